@@ -1,0 +1,1 @@
+"""Galaxies and networks: surveys, shards, backbones, training. Knows nothing of the search."""

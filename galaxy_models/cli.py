@@ -1,0 +1,41 @@
+"""What every command line of the project shares: exit codes, and errors without a traceback."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from galaxy_models.errors import GalaxyError
+
+EXIT_INTERRUPTED = 130
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command and turn its failures into one message and an exit code.
+
+    Args:
+        command: the command's body; returns its exit code.
+
+    Returns:
+        The command's own code; 2 for a user's mistake; 1 for a fault that is nobody's mistake
+        (a full disk, a read-only one); 130 after Ctrl-C. Bugs keep their traceback.
+    """
+    try:
+        return command()
+    except GalaxyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output left (`| head`): close quietly, as Unix tools do.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = error.filename or "the disk"
+        message = f"error: {where}: {error.strerror}: free some room or choose another place, then run again"
+        print(message, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED

@@ -1,0 +1,1 @@
+"""Surveys in, batches out: readers, conversion, shards, order, augmentation."""

@@ -1,0 +1,1 @@
+"""The Galaxy Zoo decision tree and the class recipes over its vote fractions."""

@@ -1,0 +1,1 @@
+"""Tunes every backbone on equal terms and compares them."""

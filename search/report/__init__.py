@@ -1,0 +1,1 @@
+"""From the study to a report: collect, tables, figures, pages."""
