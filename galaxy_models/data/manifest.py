@@ -153,6 +153,11 @@ class Manifest:
                     raise ShardError(f"shard {path}: digest {found}, manifest says {shard.digest}: {_REMEDY}")
 
 
+def _is_count(value: Any) -> bool:
+    # A bool is an int to Python, not to a reader of the manifest.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 @dataclass(frozen=True)
 class _Parser:
     """Turns JSON into a Manifest, naming the key that is wrong."""
@@ -168,14 +173,18 @@ class _Parser:
         place = f"{where}.{key}" if where else key
         if key not in values:
             raise ManifestError(f"{self.path}: found no key {place!r}, expected one: {_REMEDY}")
-        value = values[key]
-        # bool is an int to Python, not to a reader of the manifest.
-        if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 0)):
-            raise self.fail(place, value, "a whole number, 0 or more" if kind is int else f"a {kind.__name__}")
-        return value
+        if not isinstance(values[key], kind):
+            raise self.fail(place, values[key], f"a {kind.__name__}")
+        return values[key]
+
+    def count(self, values: object, where: str, key: str) -> int:
+        value = self.get(values, where, key, object)
+        if not _is_count(value):
+            raise self.fail(f"{where}.{key}" if where else key, value, "a whole number, 0 or more")
+        return int(value)
 
     def manifest(self, values: object) -> Manifest:
-        version = self.get(values, "", "schema_version", int)
+        version = self.count(values, "", "schema_version")
         if version != SCHEMA_VERSION:
             raise ManifestError(
                 f"{self.path}: found schema version {version}, expected {SCHEMA_VERSION}: "
@@ -185,7 +194,7 @@ class _Parser:
         splits = self.get(values, "", "splits", dict)
         if set(splits) != set(SPLIT_NAMES):
             raise self.fail("splits", sorted(splits), f"{', '.join(SPLIT_NAMES)}")
-        px = self.get(values, "", "px", int)
+        px = self.count(values, "", "px")
         if px == 0:
             raise self.fail("px", px, "at least 1")
         return Manifest(
@@ -195,8 +204,8 @@ class _Parser:
             task=task,
             px=px,
             splits={name: self.split(splits, name, task) for name in SPLIT_NAMES},
-            rejected=self.get(values, "", "rejected", int),
-            left_out=self.get(values, "", "left_out", int),
+            rejected=self.count(values, "", "rejected"),
+            left_out=self.count(values, "", "left_out"),
             made_by=self.get(values, "", "made_by", dict),
         )
 
@@ -221,11 +230,11 @@ class _Parser:
         values = self.get(splits, "splits", name, dict)
         listed = self.get(values, where, "shards", list)
         shards = tuple(self.shard(shard, f"{where}.shards[{i}]") for i, shard in enumerate(listed))
-        num_rows = self.get(values, where, "num_rows", int)
+        num_rows = self.count(values, where, "num_rows")
         if num_rows != sum(shard.num_rows for shard in shards):
             raise self.fail(f"{where}.num_rows", num_rows, f"its shards' {sum(shard.num_rows for shard in shards)}")
         counts = self.get(values, where, "class_counts", list)
-        if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts):
+        if not all(_is_count(count) for count in counts):
             raise self.fail(f"{where}.class_counts", counts, "whole numbers, 0 or more")
         expected = len(task.names) if task.kind == "classes" else 0
         if len(counts) != expected or (expected and sum(counts) != num_rows):
@@ -242,7 +251,7 @@ class _Parser:
             raise self.fail(f"{where}.digest", digest, "sha256: and 64 hexadecimal digits")
         return ShardEntry(
             file=file,
-            num_rows=self.get(values, where, "num_rows", int),
-            num_bytes=self.get(values, where, "num_bytes", int),
+            num_rows=self.count(values, where, "num_rows"),
+            num_bytes=self.count(values, where, "num_bytes"),
             digest=digest,
         )
