@@ -1,0 +1,168 @@
+"""Backbones by name: the custom network, and every image model of timm."""
+
+import difflib
+import inspect
+from functools import lru_cache
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from galaxy_models.config import TrainConfig
+from galaxy_models.errors import ConfigError
+from galaxy_models.models.cnn import Cnn
+
+# timm's plain `xception` is a deprecated alias that has no weights.
+TIMM_NAMES = {"xception": "legacy_xception"}
+# The convolutions of these run out of pixels below; measured on shapes alone, as `min_px` does for any other.
+NAMED_MIN_PX = {"cnn": 16, "inception_v3": 75, "vgg16": 32, "resnet50": 16, "xception": 16}
+SMALLEST_PX = 16
+
+
+def timm_name(backbone: str) -> str:
+    """The name under which timm knows a backbone, such as `legacy_xception` for `xception`."""
+    return TIMM_NAMES.get(backbone, backbone.removeprefix("timm:"))
+
+
+def create_backbone(config: TrainConfig, *, px: int) -> tuple[nn.Module, int]:
+    """Make a backbone with random weights, drawn from torch's global generator.
+
+    Args:
+        config: names the backbone, its shape and its drop-path rate.
+        px: side of the images it will see, in pixels.
+
+    Returns:
+        A module from (B, 3, px, px) normalised images to (B, F) features, and F.
+
+    Raises:
+        ConfigError: unknown timm model, one without drop-path asked for it, or images it cannot take.
+    """
+    if config.backbone == "cnn":
+        assert config.cnn is not None
+        if px < 2**config.cnn.depth:
+            raise ConfigError(
+                f"cnn.depth: got {config.cnn.depth} for images of {px} px, expected at least {2**config.cnn.depth} px: "
+                "each stage halves the side; use fewer stages or larger images"
+            )
+        if config.drop_path_rate > 0:
+            raise _no_drop_path(config)
+        cnn = Cnn(config.cnn)
+        return cnn, cnn.num_features
+    width = num_features(config.backbone, px)
+    name = timm_name(config.backbone)
+    options: dict[str, Any] = {}
+    if config.drop_path_rate > 0:
+        if not _has_drop_path(name):
+            raise _no_drop_path(config)
+        options["drop_path_rate"] = config.drop_path_rate
+    return _create_timm(name, px, **options), width
+
+
+@lru_cache(maxsize=64)
+def num_features(backbone: str, px: int) -> int:
+    """Length of the feature vector that a timm backbone makes of an image, found on shapes alone.
+
+    Raises:
+        ConfigError: unknown timm model, or one that does not take images of this side.
+    """
+    try:
+        return _num_features(timm_name(backbone), px)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"backbone {backbone}: images of {px} px do not go through it ({error}), "
+            f"expected at least {min_px(backbone)} px: set image_px"
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def min_px(backbone: str) -> int:
+    """Side of the smallest square image that a backbone takes, in pixels, from 16 up.
+
+    For `cnn` this is what its shallowest shapes take: a network of `depth` stages takes `2 ** depth` pixels.
+
+    Raises:
+        ConfigError: unknown timm model.
+    """
+    if backbone in NAMED_MIN_PX:
+        return NAMED_MIN_PX[backbone]
+    name = timm_name(backbone)
+    low, high = SMALLEST_PX, int(_default_cfg(name)["input_size"][-1])
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            _num_features(name, middle)
+            high = middle
+        except (RuntimeError, AssertionError, ValueError):
+            low = middle + 1
+    return low
+
+
+def _num_features(name: str, px: int) -> int:
+    """Run an image's shape through the network: the meta device computes shapes and no numbers."""
+    with torch.device("meta"), torch.no_grad():
+        features = _create_timm(name, px).eval()(torch.empty(2, 3, px, px))
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        raise ConfigError(f"backbone timm:{name}: it gives no vector of features for an image, expected a classifier")
+    return int(features.shape[1])
+
+
+def _create_timm(name: str, px: int, **options: Any) -> nn.Module:
+    cfg = _default_cfg(name)
+    if cfg["fixed_input_size"]:
+        options["img_size"] = px
+    if cfg["family"] == "vgg":
+        # Its two fully-connected layers hold 119 of its 134 million weights and are tied to 1,000 everyday
+        # classes. Features are the average of its convolutions instead; the layers are made tiny, then dropped.
+        options["mlp_ratio"] = 1 / 4096
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    if cfg["family"] == "vgg":
+        model.pre_logits = nn.Identity()
+    return model
+
+
+def native_px(config: TrainConfig) -> int:
+    """Side of the images a backbone was made for, in pixels."""
+    if config.cnn is not None:
+        return int(2**config.cnn.depth)
+    return int(pretrained_cfg(config.backbone)["input_size"][-1])
+
+
+def pretrained_cfg(backbone: str) -> dict[str, Any]:
+    """What timm records of a backbone's ImageNet weights: `mean`, `std`, `hf_hub_id`, `url`, `custom_load`.
+
+    Raises:
+        ConfigError: unknown timm model.
+    """
+    return dict(_default_cfg(timm_name(backbone)))
+
+
+@lru_cache(maxsize=64)
+def _default_cfg(name: str) -> dict[str, Any]:
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained(architecture + ".*")):
+        known = timm.list_pretrained(architecture + ".*") if tag else timm.list_models()
+        near = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or known[:4]
+        raise ConfigError(f"backbone: timm has no model {name!r}: did you mean {', '.join(near)}?")
+    cfg = timm.get_pretrained_cfg(name)
+    assert cfg is not None
+    values = cfg.to_dict()
+    values["fixed_input_size"] = bool(values.get("fixed_input_size"))
+    values["family"] = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
+    return dict(values)
+
+
+@lru_cache(maxsize=64)
+def _has_drop_path(name: str) -> bool:
+    with torch.device("meta"):
+        kind = type(timm.create_model(name, pretrained=False, num_classes=0))
+    return "drop_path_rate" in inspect.signature(kind).parameters
+
+
+def _no_drop_path(config: TrainConfig) -> ConfigError:
+    return ConfigError(
+        f"drop_path_rate: got {config.drop_path_rate:g}, but the backbone {config.backbone} has no drop-path: "
+        "leave it at 0 (drop_rate works for every backbone)"
+    )
