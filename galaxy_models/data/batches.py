@@ -1,0 +1,58 @@
+"""Batches of galaxies as torch tensors, gathered in the training process from the mapped shards.
+
+No worker processes: moving a batch between processes costs more than gathering it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from galaxy_models.data.order import batch_slices
+from galaxy_models.data.shards import Split
+
+# The batch in use and the one asked for next.
+NUM_BUFFERS = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch.
+
+    Attributes:
+        images: (B, 3, px, px) uint8, channels_last. It lies in a buffer that is used again: its content is valid
+            until the second next batch is asked for, so keep what was computed from it or a clone.
+        targets: (B,) int64 class indices, or (B, A) float32 vote fractions; the caller's own.
+        rows: (B,) int64 row numbers in the split.
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    rows: npt.NDArray[np.int64]
+
+
+def iterate_batches(split: Split, order: npt.NDArray[np.int64], *, batch_size: int) -> Iterator[Batch]:
+    """Gather the galaxies of an epoch, batch after batch.
+
+    Args:
+        split: where the galaxies lie.
+        order: (N,) int64 row numbers in the order wanted.
+        batch_size: largest size of a batch; see `batch_slices`.
+
+    Yields:
+        The batches, with images in `NUM_BUFFERS` buffers used in turn.
+    """
+    slices = batch_slices(len(order), batch_size)
+    largest = max((part.stop - part.start for part in slices), default=0)
+    buffers = np.empty((NUM_BUFFERS, largest, split.px, split.px, 3), np.uint8)
+    for number, part in enumerate(slices):
+        rows = order[part]
+        images = buffers[number % NUM_BUFFERS, : len(rows)]
+        split.gather(rows, images)
+        yield Batch(
+            images=torch.from_numpy(images).permute(0, 3, 1, 2),
+            targets=torch.from_numpy(split.targets[rows]),
+            rows=rows,
+        )
