@@ -1,0 +1,45 @@
+"""The Ray that a search runs on."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+# Read by Ray and Tune when they start. Tune's own loggers, its periodic snapshots and its Ctrl-C handler are off: the
+# study is the record, the TensorBoard files are ours, and a signal must also end in a report.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+# Galaxies are mapped from files, so the object store carries next to nothing.
+_OBJECT_STORE_BYTES = 128 * 2**20
+
+
+@contextlib.contextmanager
+def local_ray() -> Iterator[tuple[int, int]]:
+    """Start a Ray on this machine and end it with the block.
+
+    Yields:
+        Its processors and its GPUs.
+    """
+    os.environ.update(_SETTINGS)
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # What Tune logs as errors are trials that failed, which are told in our own words.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    ray.init(
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=_OBJECT_STORE_BYTES,
+    )
+    try:
+        resources = ray.cluster_resources()
+        yield int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    finally:
+        ray.shutdown()

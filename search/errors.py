@@ -1,0 +1,17 @@
+"""What can go wrong in a search, beside what can go wrong with galaxies and networks."""
+
+from galaxy_models.errors import GalaxyError
+
+
+class SpaceError(GalaxyError):
+    """A space file that cannot be used."""
+
+
+class RunError(GalaxyError):
+    """A run folder that cannot be used, or options that contradict each other."""
+
+
+class SearchFault(GalaxyError):
+    """A search that ended without a result through no mistake of the user's."""
+
+    exit_code = 1

@@ -1,0 +1,114 @@
+"""A whole search: check, tune, evaluate, report."""
+
+from statistics import median
+
+from rich.console import Console
+
+from search.cluster import local_ray
+from search.errors import SearchFault
+from search.experiment import TENSORBOARD, Ended, Job, run_experiment
+from search.final import evaluate_best
+from search.options import SearchOptions, plan_places
+from search.preflight import make_plan
+from search.report import write_report
+from search.report.collect import FinalEvaluation, RunInfo
+from search.run_dir import create_run_dir, package_versions
+from search.scheduler import rung_epochs
+from search.signals import collected_signals
+
+
+def run_search(options: SearchOptions) -> int:
+    """Run a search from its options to its report.
+
+    Returns:
+        0; 130 or 143 when Ctrl-C or SIGTERM ended it early, the report of what there is being written all the same.
+
+    Raises:
+        GalaxyError: something the user can mend, found before the first trial or in one.
+        SearchFault: no trial ended with a value.
+    """
+    console = Console()
+    plan = make_plan(options, console)
+    with collected_signals() as received, local_ray() as (num_cpus, num_gpus):
+        places = plan_places(options, num_cpus=num_cpus, num_gpus=num_gpus)
+        job = Job(options, plan, places, create_run_dir(options, plan))
+        _say(console, _opening(job))
+        ended = run_experiment(job, console=console, received=received)
+        finals = evaluate_best(job, ended.ledger.best)
+        page = write_report(job.run_dir, list(ended.ledger.studies.values()), finals, _run_info(job, ended))
+    _say(console, [*_closing(job, ended, finals), f"report: {page}"])
+    if ended.fault is not None:
+        raise ended.fault
+    if received:
+        return 128 + received[0]
+    if not finals:
+        raise SearchFault(f"{job.run_dir}: no trial ended with a value: the report says why")
+    return 0
+
+
+def _say(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _opening(job: Job) -> list[str]:
+    options, plan, places = job.options, job.plan, job.places
+    manifest = plan.manifest
+    sizes = ", ".join(f"{split.num_rows:,} {name}" for name, split in manifest.splits.items())
+    sky = " SIMULATED SKY: these galaxies were drawn, not observed." if manifest.simulated else ""
+    rungs = ", ".join(map(str, rung_epochs(options.max_epochs))) or "none"
+    length = f"{options.num_trials} trials each, {options.max_epochs} epochs at most"
+    budget = f", {options.time_budget_s:g} s in all" if options.time_budget_s else ""
+    gpus = f" and {places.gpus_per_trial:g} GPU" if places.gpus_per_trial else ""
+    return [
+        f"run      {job.run_dir}",
+        f"survey   {manifest.survey}: {sizes} galaxies of {manifest.px} px.{sky}",
+        f"task     {manifest.task.num_outputs} {manifest.task.kind}, optimising {job.objective} ({plan.direction})",
+        f"spaces   {', '.join(plan.spaces)}: {length}{budget}",
+        f"rungs    after epoch {rungs}, the best third goes on",
+        f"machine  {places.max_concurrent} trials at a time, each on {places.cpus_per_trial} CPU{gpus}",
+        f"watch    tensorboard --logdir {job.run_dir / TENSORBOARD}",
+    ]
+
+
+def _closing(job: Job, ended: Ended, finals: dict[str, FinalEvaluation]) -> list[str]:
+    metric = "accuracy" if job.plan.manifest.task.kind == "classes" else "rmse"
+    lines = []
+    for name, final in finals.items():
+        entry = ended.ledger.best[name]
+        lines.append(
+            f"best     {name}: trial {final.trial}, {job.objective} {entry.best_value:.4f} "
+            f"in epoch {entry.best_epoch}; "
+            f"test {metric} {final.metric('test', metric):.4f}"
+        )
+    if ended.handovers_s:
+        lines.append(
+            f"workers  {median(ended.handovers_s):.3f} s from the end of a trial to the first step of the next "
+            f"(median of {len(ended.handovers_s)})"
+        )
+    return lines
+
+
+def _run_info(job: Job, ended: Ended) -> RunInfo:
+    options, plan = job.options, job.plan
+    manifest = plan.manifest
+    return RunInfo(
+        name=job.run_dir.name,
+        survey=manifest.survey,
+        simulated=manifest.simulated,
+        survey_digest=manifest.digest,
+        task=manifest.task,
+        split_sizes={name: split.num_rows for name, split in manifest.splits.items()},
+        class_counts={name: split.class_counts for name, split in manifest.splits.items()},
+        objective=job.objective,
+        direction=plan.direction,
+        max_epochs=options.max_epochs,
+        rungs=rung_epochs(options.max_epochs),
+        num_trials=options.num_trials,
+        time_budget_s=options.time_budget_s,
+        seed=options.seed,
+        command=options.command,
+        versions=package_versions(),
+        elapsed_s=ended.elapsed_s,
+        data=str(plan.data),
+    )

@@ -1,0 +1,68 @@
+"""Tune's view of the ledger: asks it for trials, and tells it how they end."""
+
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from search.ledger import Ledger
+
+
+class StudySearcher(Searcher):  # type: ignore[misc]
+    """Gives each space its turn, as long as there is a free place.
+
+    A trial is suggested only when a worker is free for it, so that the sampler knows every result there is;
+    with one worker the order of events, and so the search, is the same every time.
+
+    Args:
+        ledger: the run's ledger.
+        max_concurrent: trials that may run at the same time.
+    """
+
+    def __init__(self, ledger: Ledger, max_concurrent: int) -> None:
+        super().__init__(metric="objective", mode=ledger.direction)
+        self._ledger = ledger
+        self._max_concurrent = max_concurrent
+        self.fault: Exception | None = None
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Take part in Tune's set-up; the objective is known already."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """One trial's configuration; None while all places are taken; FINISHED when every space had its trials."""
+        if self.fault is not None:
+            return Searcher.FINISHED
+        space = self._ledger.next_space()
+        if space is None:
+            return Searcher.FINISHED
+        if len(self._ledger.live) >= self._max_concurrent:
+            return None
+        try:
+            entry = self._ledger.start(trial_id, space)
+        except Exception as error:
+            # Kept for the driver: raised here, Tune would bury it under its own.
+            self.fault = error
+            return Searcher.FINISHED
+        return {
+            "space": space,
+            "number": entry.number,
+            "train": entry.config,
+            "value_to_beat": self._ledger.value_to_beat(space),
+        }
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Results are written by the recorder, which sees the last one too."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Trials are closed by the recorder, which knows why they ended."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune snapshots its searcher; nothing reads that, since the study is the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: a run is resumed from its studies."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """See `save`."""
+        return {}

@@ -1,0 +1,193 @@
+"""Loads a space file and tries it out before anything is spent on it.
+
+A space file is Python. It defines `space(trial) -> TrainConfig`, and may name configurations to run first:
+`named = [{"learning_rate": 1e-3, ...}, ...]`, each a dictionary of the space's parameter names and values.
+Only the driver loads it; workers receive the configurations it returned.
+"""
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from galaxy_models.config import TrainConfig
+from galaxy_models.errors import GalaxyError
+from search.errors import SpaceError
+
+if TYPE_CHECKING:
+    import optuna
+
+# Enough draws that a branch taken once in twenty is seen almost surely: 0.95 ** 100 = 0.6 %.
+NUM_PROBES = 100
+
+
+@dataclass(frozen=True)
+class Space:
+    """One backbone's search space.
+
+    Attributes:
+        name: the file's stem, which also names its study.
+        path: where the file lies.
+        suggest: the file's function.
+        named: configurations that run first, as parameter names and values.
+        digest: of the file's text.
+    """
+
+    name: str
+    path: Path
+    suggest: Callable[["optuna.Trial"], TrainConfig]
+    named: tuple[dict[str, Any], ...]
+    digest: str
+
+    def config(self, trial: "optuna.Trial") -> TrainConfig:
+        """Ask the space file for one configuration.
+
+        Raises:
+            SpaceError: the file's function failed or returned something else than a TrainConfig.
+        """
+        try:
+            config = self.suggest(trial)
+        except GalaxyError as error:
+            raise SpaceError(f"{self.path}: space() made a wrong configuration: {error}") from error
+        except Exception as error:
+            raise SpaceError(f"{self.path}: {_where(error, self.path)}: mend space() and run again") from error
+        if not isinstance(config, TrainConfig):
+            raise SpaceError(f"{self.path}: space() returned {config!r:.200}, expected a TrainConfig: return one")
+        return config
+
+
+def _where(error: Exception, path: Path) -> str:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    place = f"line {lines[-1]}: " if lines else ""
+    return f"{place}{type(error).__name__}: {error}"
+
+
+def load_space(path: Path) -> Space:
+    """Load a space file.
+
+    Raises:
+        SpaceError: the file is missing, is not Python, fails when loaded, or defines no `space`.
+    """
+    if not path.is_file():
+        raise SpaceError(f"{path}: no such file, expected a space file such as spaces/resnet50.py: check --space")
+    text = path.read_bytes()
+    module = _load_module(path.resolve())
+    suggest = getattr(module, "space", None)
+    if not callable(suggest):
+        raise SpaceError(f"{path}: defines no function 'space', expected `def space(trial) -> TrainConfig`: add it")
+    named = getattr(module, "named", [])
+    if not isinstance(named, list | tuple) or not all(isinstance(item, dict) for item in named):
+        raise SpaceError(f"{path}: 'named' is {named!r:.200}, expected a list of dictionaries of parameter values")
+    return Space(path.stem, path, suggest, tuple(dict(item) for item in named), hashlib.sha256(text).hexdigest())
+
+
+def _load_module(path: Path) -> ModuleType:
+    # Registered under a name of its own: two spaces may share a stem with an installed package.
+    name = f"_galaxy_space_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise SpaceError(f"{path}: not a Python file, expected a space file that ends in .py: rename it")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise SpaceError(f"{path}: line {error.lineno}: {error.msg}: mend the syntax") from error
+    except Exception as error:
+        raise SpaceError(f"{path}: cannot be loaded: {_where(error, path)}") from error
+    return module
+
+
+def fixed_sampler(sampler: "optuna.samplers.BaseSampler", fixed: Mapping[str, Any]) -> "optuna.samplers.BaseSampler":
+    """Wrap a sampler so that some parameters keep a value the user gave."""
+    import optuna
+
+    if not fixed:
+        return sampler
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.PartialFixedSampler(dict(fixed), sampler)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What came out when a space was tried.
+
+    Attributes:
+        configs: the distinct configurations, the named ones first.
+        parameters: names of all parameters that the space asked for.
+    """
+
+    configs: tuple[TrainConfig, ...]
+    parameters: tuple[str, ...]
+
+
+def probe_space(space: Space, *, seed: int, fixed: Mapping[str, Any]) -> Probe:
+    """Try a space out: its named configurations, then random ones.
+
+    Args:
+        space: the space.
+        seed: of the random configurations.
+        fixed: parameters that the user fixed, by name.
+
+    Raises:
+        SpaceError: any of them is wrong, a named or fixed parameter does not exist, or the space gives another
+            configuration when it is called again with the same values.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=fixed_sampler(optuna.samplers.RandomSampler(seed=seed), fixed))
+    for item in space.named:
+        study.enqueue_trial({**item, **fixed})
+    configs: list[TrainConfig] = []
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {}
+    for index in range(len(space.named) + NUM_PROBES):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            try:
+                trial = study.ask()
+                config = space.config(trial)
+            except UserWarning as warning:
+                raise SpaceError(f"{space.path}: {warning}") from warning
+        distributions |= trial.distributions
+        _check_repeatable(space, trial, config)
+        if index < len(space.named):
+            _check_named(space, index, trial, fixed)
+        if config not in configs:
+            configs.append(config)
+    unknown = sorted(set(fixed) - set(distributions))
+    if unknown:
+        known = ", ".join(sorted(distributions))
+        raise SpaceError(f"--fix {unknown[0]}: {space.path} has no such parameter, expected one of {known}")
+    return Probe(tuple(configs), tuple(sorted(distributions)))
+
+
+def _check_repeatable(space: Space, trial: "optuna.Trial", config: TrainConfig) -> None:
+    import optuna
+
+    again = space.config(optuna.trial.FixedTrial(trial.params, number=trial.number))  # type: ignore[arg-type]
+    if replace(again, seed=config.seed) != config:
+        raise SpaceError(
+            f"{space.path}: space() gave two different configurations for the same values {trial.params}: "
+            "draw nothing at random and keep no state in it"
+        )
+
+
+def _check_named(space: Space, index: int, trial: "optuna.Trial", fixed: Mapping[str, Any]) -> None:
+    for name, value in space.named[index].items():
+        if name not in trial.params and name not in fixed and not set(fixed):
+            raise SpaceError(
+                f"{space.path}: named[{index}] gives {name!r}, but space() does not ask for it there, "
+                f"expected some of {', '.join(sorted(trial.params))}"
+            )
+        if name in trial.params and name not in fixed and trial.params[name] != value:
+            raise SpaceError(
+                f"{space.path}: named[{index}] gives {name}={value!r}, which is outside that parameter's range"
+            )

@@ -1,0 +1,43 @@
+"""When a whole search ends before its last trial: the time is up, a signal came, or something is wrong."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray.tune import Stopper
+
+
+class SearchStopper(Stopper):  # type: ignore[misc]
+    """Ends the experiment at its next step.
+
+    Args:
+        budget_s: seconds the search may take; None = no bound.
+        received: signals that came so far; filled by a signal handler.
+        fault: gives the fault that ends the search, or None.
+    """
+
+    def __init__(
+        self, *, budget_s: float | None, received: Sequence[int], fault: Callable[[], Exception | None]
+    ) -> None:
+        self._deadline = None if budget_s is None else time.monotonic() + budget_s
+        self._received = received
+        self._fault = fault
+        self.reason = ""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Trials are stopped by the scheduler alone."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the search ends now; `reason` then says why."""
+        if self._received:
+            self.reason = "interrupted"
+        elif self._fault() is not None:
+            self.reason = "the search ended on an error"
+        elif self._deadline is not None and time.monotonic() >= self._deadline:
+            self.reason = "time budget"
+        return bool(self.reason)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune snapshots its stopper; nothing reads that, since the study is the record."""
+        return {}

@@ -1,0 +1,92 @@
+"""TensorBoard files of a run: every metric per epoch and trial, and HParams with the best value reached."""
+
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from tensorboard.plugins.hparams import summary_v2 as hparams_summary
+from torch.utils.tensorboard import SummaryWriter
+
+from search.ledger import Entry, Ledger
+
+_SCALARS = {"learning_rate": "train/learning_rate", "images_per_s": "speed/images_per_s"}
+
+
+def _tag(metric: str) -> str | None:
+    for split in ("train", "val"):
+        if metric.startswith(f"{split}_"):
+            return f"{split}/{metric.removeprefix(f'{split}_')}"
+    return _SCALARS.get(metric)
+
+
+def _hparams(entry: Entry) -> dict[str, Any]:
+    values = {name: "none" if value is None else value for name, value in entry.trial.params.items()}
+    return {"backbone": entry.space, **values}
+
+
+class TensorBoard(Callback):  # type: ignore[misc]
+    """Writes below `<run>/tensorboard/<space>/trial-<number>/`. It comes after the recorder among Tune's callbacks.
+
+    Args:
+        ledger: the run's ledger.
+        folder: the run's TensorBoard folder.
+        parameters: names of all parameters of all spaces, which become the columns of the HParams page.
+    """
+
+    def __init__(self, ledger: Ledger, folder: Path, parameters: list[str]) -> None:
+        self._ledger = ledger
+        self._folder = folder
+        self._writers: dict[str, SummaryWriter] = {}
+        self._write_columns(parameters)
+
+    def _write_columns(self, parameters: list[str]) -> None:
+        # One declaration for the whole run: TensorBoard takes its columns from the first it meets, and a trial knows
+        # only the parameters of its own branch of a conditional space.
+        columns = [hparams_summary.HParam(name) for name in ("backbone", *parameters)]
+        metrics = [hparams_summary.Metric(tag) for tag in (f"best/{self._ledger.objective}", "best/epoch")]
+        with SummaryWriter(str(self._folder)) as writer:
+            writer._get_file_writer().add_summary(hparams_summary.hparams_config_pb(columns, metrics))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Write one epoch."""
+        entry = self._ledger.entries[trial.trial_id]
+        if trial.trial_id not in self._writers:
+            folder = self._folder / entry.space / f"trial-{entry.number:05d}"
+            self._writers[trial.trial_id] = SummaryWriter(str(folder), flush_secs=5)
+        writer = self._writers[trial.trial_id]
+        for metric, value in result.items():
+            tag = _tag(metric)
+            if tag is not None:
+                writer.add_scalar(tag, value, int(result["epoch"]))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Write the trial's line of the HParams page."""
+        self._close(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Write the trial's line of the HParams page."""
+        self._close(trial.trial_id)
+
+    def close(self) -> None:
+        """Close what the search's end left open."""
+        for key in list(self._writers):
+            self._close(key)
+
+    def _close(self, key: str) -> None:
+        writer = self._writers.pop(key, None)
+        if writer is None:
+            return
+        entry = self._ledger.entries[key]
+        with writer:
+            name = f"{entry.space}/trial-{entry.number:05d}"
+            writer._get_file_writer().add_summary(hparams_summary.hparams_pb(_hparams(entry), trial_id=name))
+            if entry.best_epoch:
+                writer.add_scalar(f"best/{self._ledger.objective}", entry.best_value, entry.best_epoch)
+                writer.add_scalar("best/epoch", entry.best_epoch, entry.best_epoch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune snapshots its callbacks; nothing reads that, since the study is the record."""
+        return {}
