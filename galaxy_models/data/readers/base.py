@@ -36,7 +36,13 @@ class LoadedImage:
 
 
 class ImageSource(ABC):
-    """Where one galaxy's image comes from. Pickled to worker processes, so it holds paths or seeds, no pixels."""
+    """Where one galaxy's image comes from. Pickled to worker processes, so it holds paths or seeds, no pixels.
+
+    Attributes:
+        preload: slow modules that `load` imports; worker processes are forked from one that has them already.
+    """
+
+    preload: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -76,7 +82,7 @@ class Record:
 class Reader(ABC):
     """A survey in one format.
 
-    A reader's module is imported to print `--help`: it imports nothing heavy (numpy, pyarrow, torch, galsim) at its top.
+    A reader's module is imported to print `--help`: it imports nothing heavy (pyarrow, torch, galsim) at its top.
 
     Attributes:
         name: the subcommand that selects the reader.
@@ -84,7 +90,7 @@ class Reader(ABC):
         default_crop: share of each image to keep where the user names none; 1.0 where the reader draws its own images.
         simulated: the galaxies are drawn, not observed.
         takes_recipe: its targets can be vote fractions, so that `--recipe` can make classes of them.
-        default_recipe: the recipe applied where the user names none; None = keep the votes.
+        default_recipe: the recipe applied where the user names none; None = keep the votes, as `--recipe none` does.
     """
 
     name: ClassVar[str]
