@@ -21,7 +21,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class Monitor(Callback):  # type: ignore[misc]
+class Monitor(Callback):
     """Shows how a search stands. It comes after the recorder among Tune's callbacks, so that the ledger is current.
 
     Args:

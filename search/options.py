@@ -60,13 +60,13 @@ def plan_places(options: SearchOptions, *, num_cpus: int, num_gpus: int) -> Plac
         RunError: a trial asks for more than there is.
     """
     gpus = options.gpus_per_trial if options.gpus_per_trial is not None else float(min(num_gpus, 1))
+    if gpus > num_gpus:
+        raise RunError(f"--gpus-per-trial: got {gpus:g}, expected at most {num_gpus}, the GPUs there are")
     cpus = options.cpus_per_trial
     if cpus is None:
         cpus = max(1, int(num_cpus * gpus / num_gpus)) if gpus else 1
     if cpus > num_cpus:
         raise RunError(f"--cpus-per-trial: got {cpus}, expected at most {num_cpus}, the processors there are")
-    if gpus > num_gpus:
-        raise RunError(f"--gpus-per-trial: got {gpus:g}, expected at most {num_gpus}, the GPUs there are")
     room = num_cpus // cpus
     if gpus:
         # A fraction is never split over two GPUs; in thousandths, since 0.1 * 3 is not 0.3.

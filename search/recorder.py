@@ -20,7 +20,7 @@ _MEASURED = ("epoch", "epoch_s", "learning_rate", "data_wait_share", "images_per
 MAX_FAULTS_IN_A_ROW = 3
 
 
-class Recorder(Callback):  # type: ignore[misc]
+class Recorder(Callback):
     """Tells the ledger of every epoch and every end.
 
     Args:

@@ -29,7 +29,7 @@ def rung_epochs(max_epochs: int, *, first: int = 1, factor: int = REDUCTION_FACT
     return tuple(rungs)
 
 
-class BackboneAsha(FIFOScheduler):  # type: ignore[misc]
+class BackboneAsha(FIFOScheduler):
     """Tune's ASHA, once for each space: a VGG is compared with other VGGs, not with a small network.
 
     A trial whose objective is not finite never enters a rung.

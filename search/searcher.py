@@ -7,7 +7,7 @@ from ray.tune.search import Searcher
 from search.ledger import Ledger
 
 
-class StudySearcher(Searcher):  # type: ignore[misc]
+class StudySearcher(Searcher):
     """Gives each space its turn, as long as there is a free place.
 
     A trial is suggested only when a worker is free for it, so that the sampler knows every result there is;

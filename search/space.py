@@ -22,6 +22,7 @@ from search.errors import SpaceError
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
 
 # Enough draws that a branch taken once in twenty is seen almost surely: 0.95 ** 100 = 0.6 %.
 NUM_PROBES = 100
@@ -140,6 +141,15 @@ def probe_space(space: Space, *, seed: int, fixed: Mapping[str, Any]) -> Probe:
         SpaceError: any of them is wrong, a named or fixed parameter does not exist, or the space gives another
             configuration when it is called again with the same values.
     """
+    if fixed:
+        _check_fixed(space, fixed, _probe(space, seed, {})[1])
+    configs, distributions = _probe(space, seed, fixed)
+    return Probe(configs, tuple(sorted(distributions)))
+
+
+def _probe(
+    space: Space, seed: int, fixed: Mapping[str, Any]
+) -> tuple[tuple[TrainConfig, ...], dict[str, "BaseDistribution"]]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -147,26 +157,34 @@ def probe_space(space: Space, *, seed: int, fixed: Mapping[str, Any]) -> Probe:
     for item in space.named:
         study.enqueue_trial({**item, **fixed})
     configs: list[TrainConfig] = []
-    distributions: dict[str, optuna.distributions.BaseDistribution] = {}
+    distributions: dict[str, BaseDistribution] = {}
     for index in range(len(space.named) + NUM_PROBES):
+        trial = study.ask()
         with warnings.catch_warnings():
+            # Optuna only warns of a named value outside its parameter's range.
             warnings.simplefilter("error", UserWarning)
-            try:
-                trial = study.ask()
-                config = space.config(trial)
-            except UserWarning as warning:
-                raise SpaceError(f"{space.path}: {warning}") from warning
+            config = space.config(trial)
         distributions |= trial.distributions
         _check_repeatable(space, trial, config)
-        if index < len(space.named):
-            _check_named(space, index, trial, fixed)
+        if index < len(space.named) and not fixed:
+            _check_named(space, index, trial)
         if config not in configs:
             configs.append(config)
-    unknown = sorted(set(fixed) - set(distributions))
-    if unknown:
-        known = ", ".join(sorted(distributions))
-        raise SpaceError(f"--fix {unknown[0]}: {space.path} has no such parameter, expected one of {known}")
-    return Probe(tuple(configs), tuple(sorted(distributions)))
+    return tuple(configs), distributions
+
+
+def _check_fixed(space: Space, fixed: Mapping[str, Any], distributions: Mapping[str, "BaseDistribution"]) -> None:
+    for name, value in fixed.items():
+        if name not in distributions:
+            known = ", ".join(sorted(distributions))
+            raise SpaceError(f"--fix {name}: {space.path} has no such parameter, expected one of {known}")
+        distribution = distributions[name]
+        try:
+            known_value = distribution._contains(distribution.to_internal_repr(value))
+        except (ValueError, TypeError):
+            known_value = False
+        if not known_value:
+            raise SpaceError(f"--fix {name}: got {value!r}, expected a value of {space.path}'s {distribution}")
 
 
 def _check_repeatable(space: Space, trial: "optuna.Trial", config: TrainConfig) -> None:
@@ -180,14 +198,10 @@ def _check_repeatable(space: Space, trial: "optuna.Trial", config: TrainConfig) 
         )
 
 
-def _check_named(space: Space, index: int, trial: "optuna.Trial", fixed: Mapping[str, Any]) -> None:
-    for name, value in space.named[index].items():
-        if name not in trial.params and name not in fixed and not set(fixed):
-            raise SpaceError(
-                f"{space.path}: named[{index}] gives {name!r}, but space() does not ask for it there, "
-                f"expected some of {', '.join(sorted(trial.params))}"
-            )
-        if name in trial.params and name not in fixed and trial.params[name] != value:
-            raise SpaceError(
-                f"{space.path}: named[{index}] gives {name}={value!r}, which is outside that parameter's range"
-            )
+def _check_named(space: Space, index: int, trial: "optuna.Trial") -> None:
+    unknown = sorted(set(space.named[index]) - set(trial.params))
+    if unknown:
+        raise SpaceError(
+            f"{space.path}: named[{index}] gives {unknown[0]!r}, but space() does not ask for it there, "
+            f"expected some of {', '.join(sorted(trial.params))}"
+        )

@@ -7,7 +7,7 @@ from typing import Any
 from ray.tune import Stopper
 
 
-class SearchStopper(Stopper):  # type: ignore[misc]
+class SearchStopper(Stopper):
     """Ends the experiment at its next step.
 
     Args:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from galaxy_models.seeds import derive_seed
 from galaxy_models.task import Direction
@@ -61,10 +63,9 @@ def create_studies(
     return studies
 
 
-def open_storage(run_dir: Path) -> optuna.storages.JournalStorage:
+def open_storage(run_dir: Path) -> JournalStorage:
     """Open the run's journal."""
-    backend = optuna.storages.journal.JournalFileBackend(str(run_dir / JOURNAL))
-    return optuna.storages.JournalStorage(backend)
+    return JournalStorage(JournalFileBackend(str(run_dir / JOURNAL)))
 
 
 def load_studies(run_dir: Path) -> dict[str, optuna.Study]:

@@ -25,7 +25,7 @@ def _hparams(entry: Entry) -> dict[str, Any]:
     return {"backbone": entry.space, **values}
 
 
-class TensorBoard(Callback):  # type: ignore[misc]
+class TensorBoard(Callback):
     """Writes below `<run>/tensorboard/<space>/trial-<number>/`. It comes after the recorder among Tune's callbacks.
 
     Args:

@@ -26,7 +26,7 @@ def weights_path(run_dir: Path, space: str, number: int) -> Path:
     return run_dir / "weights" / space / f"trial-{number:05d}.safetensors"
 
 
-class GalaxyTrial(tune.Trainable):  # type: ignore[misc]
+class GalaxyTrial(tune.Trainable):
     """Trains one configuration, an epoch a step.
 
     Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `value_to_beat`, and for all
@@ -35,6 +35,8 @@ class GalaxyTrial(tune.Trainable):  # type: ignore[misc]
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
     result says so in `fault`, and in `fault_exit_code` if the user can mend it; the worker lives on.
     """
+
+    _trainer: "Trainer | None"
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare a fresh worker for its first trial."""
@@ -51,7 +53,7 @@ class GalaxyTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def _begin(self) -> None:
-        self._trainer: Trainer | None = None
+        self._trainer = None
         self._handover_s: float | None = None
         self._best = math.nan
 

@@ -1,0 +1,85 @@
+"""Loading a space file and trying it out."""
+
+from pathlib import Path
+
+import pytest
+
+from search.errors import SpaceError
+from search.space import load_space, probe_space
+
+HEAD = "from galaxy_models.config import CnnConfig, TrainConfig\n"
+GOOD = HEAD + (
+    "named = [{'lr': 1e-3, 'norm': 'batch'}]\n"
+    "def space(trial):\n"
+    "    norm = trial.suggest_categorical('norm', ['batch', 'group'])\n"
+    "    lr = trial.suggest_float('lr', 1e-4, 1e-1, log=True)\n"
+    "    drop = trial.suggest_float('drop', 0.0, 0.5) if norm == 'group' else 0.0\n"
+    "    return TrainConfig(backbone='cnn', cnn=CnnConfig(norm=norm), learning_rate=lr, drop_rate=drop)\n"
+)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    return path
+
+
+def test_probing_runs_named_configurations_first_and_finds_every_branch(tmp_path: Path) -> None:
+    probe = probe_space(load_space(write(tmp_path, GOOD)), seed=0, fixed={})
+    assert probe.configs[0].learning_rate == 1e-3
+    assert probe.parameters == ("drop", "lr", "norm")
+    assert {config.cnn.norm for config in probe.configs if config.cnn} == {"batch", "group"}
+
+
+def test_fixed_parameters_hold_in_named_and_random_configurations(tmp_path: Path) -> None:
+    probe = probe_space(load_space(write(tmp_path, GOOD)), seed=0, fixed={"norm": "group"})
+    assert {config.cnn.norm for config in probe.configs if config.cnn} == {"group"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def space(trial:\n", r"mine\.py: line 1: .*syntax"),
+        ("x = 1\n", "defines no function 'space'"),
+        ("space = 3\n", "defines no function 'space'"),
+        ("import no_such_module_here\n", r"line 1: ModuleNotFoundError"),
+        ("def space(trial):\n    return {'lr': 1}\n", "returned {'lr': 1}, expected a TrainConfig"),
+        ("def space(trial):\n    return 1 / 0\n", r"line 2: ZeroDivisionError"),
+        (
+            HEAD + "def space(trial):\n    return TrainConfig(backbone='resnet5')\n",
+            "backbone: got 'resnet5', expected one",
+        ),
+        (HEAD + "def space(trial):\n    return TrainConfig(backbone='cnn')\n", "expected a CnnConfig"),
+        (
+            HEAD + "def space(trial):\n    return TrainConfig(backbone='vgg16', dropout=1)\n",
+            "line 3: TypeError.*dropout",
+        ),
+        (GOOD.replace("'lr': 1e-3", "'lrr': 1e-3"), r"named\[0\] gives 'lrr', but space\(\) does not ask for it"),
+        (GOOD.replace("'lr': 1e-3", "'lr': 7.0"), "lr with value 7.0 is out of range"),
+        (GOOD.replace("named = [{", "named = {").replace("}]", "}"), "'named' is .* expected a list of dictionaries"),
+        (
+            HEAD + "import random\ndef space(trial):\n    trial.suggest_float('x', 0, 1)\n"
+            "    return TrainConfig(backbone='vgg16', learning_rate=random.uniform(1e-4, 1e-3))\n",
+            "two different configurations for the same values",
+        ),
+    ],
+)
+def test_a_wrong_space_is_refused_with_its_reason(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(SpaceError, match=message):
+        probe_space(load_space(path), seed=0, fixed={})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match=r"nowhere\.py: no such file"):
+        load_space(tmp_path / "nowhere.py")
+
+
+def test_fixing_an_unknown_parameter_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match=r"--fix learningrate: .* expected one of drop, lr, norm"):
+        probe_space(load_space(write(tmp_path, GOOD)), seed=0, fixed={"learningrate": 1})
+
+
+def test_fixing_a_parameter_outside_its_range_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match=r"--fix norm: got 'layer', expected .*batch"):
+        probe_space(load_space(write(tmp_path, GOOD)), seed=0, fixed={"norm": "layer"})
