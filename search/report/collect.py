@@ -1,0 +1,249 @@
+"""What a report is made of: the run, the final evaluations, and every trial read out of the studies."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from galaxy_models.task import Direction, Task
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+EPOCH_PREFIX = "epoch:"
+PARAM_PREFIX = "param_"
+# The splits of a final evaluation, each with its name in a survey's manifest.
+SPLITS = {"train": "train", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What was asked of a search, and of which survey.
+
+    Attributes:
+        name: the run's name.
+        survey: the survey's name.
+        simulated: the galaxies were drawn, not observed.
+        survey_digest: identity of the survey, from its manifest.
+        task: what the survey asks of a network.
+        split_sizes: galaxies in each of `train`, `val` and `test`.
+        class_counts: galaxies of each class, in the task's order, in each split; empty for votes.
+        objective: the validation metric that was optimised.
+        direction: which way of it is better.
+        max_epochs: epochs of a trial that is not stopped.
+        rungs: epochs after which trials were compared, ascending.
+        num_trials: trials asked for, for each space; None = no limit.
+        time_budget_s: seconds the search was given; None = no limit.
+        seed: of the search.
+        command: the command line that started it.
+        versions: version of each package that matters, by name.
+        elapsed_s: seconds the search took.
+        data: the folder of shards as the user typed it.
+        notes: what else a reader has to know, a sentence each.
+    """
+
+    name: str
+    survey: str
+    simulated: bool
+    survey_digest: str
+    task: Task
+    split_sizes: dict[str, int]
+    class_counts: dict[str, tuple[int, ...]]
+    objective: str
+    direction: Direction
+    max_epochs: int
+    rungs: tuple[int, ...]
+    num_trials: int | None
+    time_budget_s: float | None
+    seed: int
+    command: str
+    versions: dict[str, str]
+    elapsed_s: float
+    data: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalEvaluation:
+    """How one backbone's best trial does on every split; the only place where test galaxies are looked at.
+
+    Attributes:
+        backbone: display name, as in the study.
+        trial: number of the trial in that backbone's study.
+        metrics: for each of `train`, `validation` and `test`, the value of each metric of the task.
+        num_parameters: parameters of the network.
+        images_per_s: galaxies answered in a second.
+        weights_file: the trained weights, relative to the run's folder.
+    """
+
+    backbone: str
+    trial: int
+    metrics: dict[str, dict[str, float]]
+    num_parameters: int
+    images_per_s: float
+    weights_file: str
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.metrics) - set(SPLITS))
+        if unknown:
+            raise ValueError(f"final evaluation of {self.backbone}: got split {unknown[0]!r}, expected {list(SPLITS)}")
+
+    def metric(self, split: str, name: str) -> float:
+        """The value of a metric on a split; NaN where there is none."""
+        return self.metrics.get(split, {}).get(name, math.nan)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Every trial of every study.
+
+    Attributes:
+        backbones: display names, in the order of the studies.
+        table: a row a trial: backbone, trial, state, value, best_epoch, epochs, seconds, named, reason, param_*.
+        curves: a row a trial and epoch: backbone, trial, epoch, value (the objective), every metric, seconds.
+        configs: configuration of each (backbone, trial) that recorded one.
+        params: what the sampler chose for each (backbone, trial).
+    """
+
+    backbones: tuple[str, ...]
+    table: "pd.DataFrame"
+    curves: "pd.DataFrame"
+    configs: dict[tuple[str, int], dict[str, Any]]
+    params: dict[tuple[str, int], dict[str, Any]]
+
+    def row(self, backbone: str, number: int) -> dict[str, Any] | None:
+        """One trial's row of the table; None if there is no such trial."""
+        found = self.table[(self.table["backbone"] == backbone) & (self.table["trial"] == number)]
+        return None if found.empty else {str(name): value for name, value in found.iloc[0].to_dict().items()}
+
+
+def collect(studies: "Sequence[optuna.Study]") -> Trials:
+    """Read every trial of every study, in the studies' order.
+
+    The value of a complete trial is the one it was told. Of any other trial it is the best finite value
+    among its epochs; NaN where there is none.
+
+    Args:
+        studies: one for each space; the user attribute `backbone` is its display name.
+    """
+    import optuna
+
+    rows: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    configs: dict[tuple[str, int], dict[str, Any]] = {}
+    params: dict[tuple[str, int], dict[str, Any]] = {}
+    backbones: dict[str, None] = {}
+    kinds: dict[str, set[type]] = {}
+    for study in studies:
+        backbone = str(study.user_attrs.get("backbone", study.study_name))
+        backbones[backbone] = None
+        sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
+        for trial in study.get_trials(deepcopy=False):
+            epochs = list(_epoch_rows(trial))
+            curves += [{"backbone": backbone, "trial": trial.number, **epoch} for epoch in epochs]
+            rows.append({"backbone": backbone, **_trial_row(trial, epochs, sign)})
+            params[backbone, trial.number] = dict(trial.params)
+            if isinstance(trial.user_attrs.get("config"), dict):
+                configs[backbone, trial.number] = trial.user_attrs["config"]
+            for name, distribution in trial.distributions.items():
+                kinds.setdefault(name, set()).update(_value_types(distribution))
+    table = _trial_table(rows, [params[row["backbone"], row["trial"]] for row in rows], kinds)
+    return Trials(tuple(backbones), table, _curve_table(curves), configs, params)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _encodable(text: str) -> str:
+    """Text without the lone surrogates that Python uses for undecodable file names."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _epoch_rows(trial: "optuna.trial.FrozenTrial") -> Iterator[dict[str, Any]]:
+    metrics: dict[int, dict[str, Any]] = {}
+    for name, value in trial.user_attrs.items():
+        number = name.removeprefix(EPOCH_PREFIX)
+        if number != name and number.isdecimal() and isinstance(value, dict):
+            metrics[int(number)] = value
+    for epoch in sorted(metrics.keys() | trial.intermediate_values.keys()):
+        values = {name: _number(value) for name, value in metrics.get(epoch, {}).items() if name != "epoch"}
+        values["seconds"] = values.pop("epoch_s", math.nan)
+        values["value"] = _number(trial.intermediate_values.get(epoch))
+        yield {"epoch": epoch, **values}
+
+
+def _trial_row(trial: "optuna.trial.FrozenTrial", epochs: list[dict[str, Any]], sign: float) -> dict[str, Any]:
+    attributes = trial.user_attrs
+    finite = [(sign * row["value"], row["epoch"]) for row in epochs if math.isfinite(row["value"])]
+    best_value, best_epoch = min(finite, default=(math.nan, None))
+    value = sign * best_value
+    if trial.state.name == "COMPLETE" and trial.values is not None:
+        value = _number(trial.values[0])
+    timed = [row["seconds"] for row in epochs if math.isfinite(row["seconds"])]
+    return {
+        "trial": trial.number,
+        "state": trial.state.name,
+        "value": value,
+        "best_epoch": attributes.get("best_epoch", best_epoch),
+        "epochs": epochs[-1]["epoch"] if epochs else 0,
+        "seconds": _number(attributes.get("seconds", sum(timed) if timed else math.nan)),
+        "named": bool(attributes.get("named", False)),
+        "reason": _encodable(str(attributes.get("reason", ""))),
+    }
+
+
+def _value_types(distribution: object) -> set[type]:
+    choices = getattr(distribution, "choices", None)
+    if choices is not None:
+        return {type(choice) for choice in choices}
+    return {int if type(distribution).__name__.startswith("Int") else float}
+
+
+def _trial_table(
+    rows: list[dict[str, Any]], params: list[dict[str, Any]], kinds: dict[str, set[type]]
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    types = {
+        "backbone": "string", "trial": "int64", "state": "string", "value": "float64", "best_epoch": "Int64",
+        "epochs": "int64", "seconds": "float64", "named": "bool", "reason": "string",
+    }  # fmt: skip
+    columns = {name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in types.items()}
+    for name in sorted(kinds):
+        columns[PARAM_PREFIX + name] = _param_column([(name in of, of.get(name)) for of in params], kinds[name])
+    return pd.DataFrame(columns)
+
+
+def _param_column(values: list[tuple[bool, Any]], kinds: set[type]) -> "pd.Series[Any]":
+    """One column of one type: its own where all choices share one, else text; missing where not suggested.
+
+    The type follows from the space, not from what was drawn, so it is the same early and late in a search.
+    """
+    import pandas as pd
+
+    dtype = "string"
+    if kinds == {bool}:
+        dtype = "boolean"
+    elif kinds == {int}:
+        dtype = "Int64"
+    elif kinds <= {int, float}:
+        dtype = "Float64"
+    cells = [(_encodable(str(value)) if dtype == "string" else value) if given else pd.NA for given, value in values]
+    return pd.Series(cells, dtype=dtype)
+
+
+def _curve_table(rows: list[dict[str, Any]]) -> "pd.DataFrame":
+    import pandas as pd
+
+    first = ("backbone", "trial", "epoch", "value")
+    metrics = sorted({name for row in rows for name in row} - {*first, "seconds"})
+    columns: dict[str, Any] = {
+        "backbone": pd.Series([row["backbone"] for row in rows], dtype="string"),
+        "trial": pd.Series([row["trial"] for row in rows], dtype="int64"),
+        "epoch": pd.Series([row["epoch"] for row in rows], dtype="int64"),
+    }
+    for name in ("value", *metrics, "seconds"):
+        columns[name] = pd.Series([row.get(name, math.nan) for row in rows], dtype="float64")
+    return pd.DataFrame(columns)
