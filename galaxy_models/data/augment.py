@@ -46,7 +46,8 @@ def augment(
     """Vary a batch of training images; what is off in `config` costs nothing.
 
     Each image is resized, turned by one of the eight symmetries, rotated, zoomed and shifted, brightened, and given
-    noise, in this order. Rotation, zoom and shift are one bilinear resampling; beyond the edges the sky is reflected.
+    noise, in this order. Rotation, zoom and shift are one bilinear resampling; beyond an edge its
+    nearest sky is repeated.
 
     Args:
         images: (B, 3, px, px) uint8, channels_last, in random order: neighbours may share a symmetry.
@@ -143,7 +144,7 @@ def resample(
         image_px: side of the result, in pixels.
 
     Returns:
-        (B, 3, image_px, image_px) float32, channels_last; beyond the edges the image is reflected.
+        (B, 3, image_px, image_px) float32, channels_last; beyond an edge its nearest pixel is repeated.
     """
     # Positions run from -1 to 1 over the side. Output p shows the input at S R^-1 (p - t) / zoom.
     angles = torch.deg2rad(angles_deg)
@@ -158,7 +159,8 @@ def resample(
     columns = along[:, 0, None, None] * steps
     rows = along[:, 1, None, None] * steps[:, None] + torch.complex(offset[:, 0], offset[:, 1])[:, None, None]
     grid = torch.view_as_real(columns + rows)
-    sampled = functional.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    # Reflection at the edges would look better, but shows the galaxy again beside itself as soon as it is zoomed out.
+    sampled = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return sampled.contiguous(memory_format=torch.channels_last)
 
 
