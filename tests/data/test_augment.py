@@ -173,6 +173,15 @@ def test_symmetries_in_the_resampling_are_those_of_the_slices():
         np.testing.assert_allclose(affine(images[symmetry], symmetry=symmetry), exact[symmetry], atol=2e-5)
 
 
+def test_a_symmetry_comes_before_the_rotation_zoom_and_shift():
+    images = np.random.default_rng(0).random((8, 16, 16, 3))
+    exact = to_arrays(apply_symmetries(to_batch(images), list(range(8))))
+    for symmetry in range(8):
+        change = {"angle": 30.0, "zoom": 1.4, "shift": (0.1, -0.2)}
+        expected = affine(exact[symmetry], **change)
+        np.testing.assert_allclose(affine(images[symmetry], symmetry=symmetry, **change), expected, atol=2e-5)
+
+
 def blob(px: int, x: float, y: float, sigma: float) -> np.ndarray:
     """A round Gaussian centred x to the right and y down of the image's centre, in pixels."""
     places = np.arange(px) - (px - 1) / 2
