@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-# Placeholder -> CSS variable and its light value. Series colours are those of Okabe and Ito (2008), which
-# readers with any colour vision tell apart, without its yellow.
+# Placeholder -> CSS variable and its light value. Series colours follow Okabe and Ito (2008), which readers
+# with any colour vision tell apart; its pale ones are darkened to be seen on paper.
 INK, QUIET, GRID = "#010101", "#020202", "#030303"
 SERIES = ("#0a0001", "#0a0002", "#0a0003", "#0a0004", "#0a0005", "#0a0006")
 THEME = {
@@ -31,10 +31,10 @@ THEME = {
     SERIES[1]: ("series-1", "#d55e00"),
     SERIES[2]: ("series-2", "#00805f"),
     SERIES[3]: ("series-3", "#b0568b"),
-    SERIES[4]: ("series-4", "#4a8fb8"),
+    SERIES[4]: ("series-4", "#45423d"),
     SERIES[5]: ("series-5", "#946a00"),
 }
-LINE_STYLES = ("-", "--", "-.", (0, (1, 1.2)))
+LINE_STYLES = ("-", "--", "-.", (0, (1, 1.2)), (0, (7, 1.5, 1, 1.5, 1, 1.5)))
 SIZE_INCHES = (5.4, 3.3)
 # The share of values that fits into a frame; a few first epochs far off would flatten all the rest.
 SHOWN_SHARE = 0.93
@@ -64,7 +64,7 @@ def progress(trials: Trials, info: RunInfo) -> Figure | None:
         axes.set_xlim(left=0)
         svg = _svg(axes, "progress")
     words = [
-        f"{name}: {decimal(y[0], 4)} at epoch {x[0]}, {decimal(y[-1], 4)} after {counted(x[-1], 'epoch')}."
+        f"{name}: {decimal(y[0], 4)} after {counted(x[0], 'epoch')}, {decimal(y[-1], 4)} after {x[-1]:,}."
         for name, (x, y) in paths.items()
     ]
     better = "lower" if info.direction == "min" else "higher"
@@ -118,7 +118,7 @@ def _curves_figure(
     ends = {state: [(x[-1], y[-1]) for x, y, of in lines.values() if of == state] for state in ("PRUNED", "FAIL")}
     with _axes() as axes:
         for rung in info.rungs:
-            axes.axvline(rung, color=QUIET, linewidth=0.7, linestyle=(0, (1, 2)))
+            axes.axvline(rung, color=QUIET, linewidth=0.9, linestyle=(0, (1, 2)))
         axes.plot(*_joined([line for line in lines.values() if line[2] != "COMPLETE"]), color=QUIET, linewidth=0.5)
         axes.plot(*_joined([line for line in lines.values() if line[2] == "COMPLETE"]), color=color, linewidth=0.7)
         for state, marker in (("PRUNED", "o"), ("FAIL", "x")):
@@ -126,7 +126,7 @@ def _curves_figure(
                 axes.plot(
                     *zip(*ends[state], strict=True), marker, color=QUIET, markersize=2.6, fillstyle="none", mew=0.7
                 )
-        if best is not None:
+        if best in lines:
             x, y, _ = lines[best]
             axes.plot(x, y, color=color, linewidth=2.2)
             extreme = min(y) if info.direction == "min" else max(y)
@@ -146,7 +146,7 @@ def _words(lines: dict[Any, Line], best: int | None, limits: tuple[float, float]
         f"{counted(len(lines), 'trial')}: {states.count('COMPLETE')} complete, {states.count('PRUNED')} stopped early, "
         f"{states.count('FAIL')} failed."
     ]
-    if best is not None:
+    if best in lines:
         x, y, _ = lines[best]
         words.append(
             f"The best, trial {best}, goes from {decimal(y[0], 4)} at epoch {x[0]} to {decimal(y[-1], 4)} at {x[-1]}."

@@ -61,7 +61,7 @@ def _best(
 ) -> tuple[Block, ...]:
     if not configs:
         return (Paragraph("No trial recorded a value and a configuration."),)
-    commands = "\n".join(str(entry["command"]) for entry in configs.values())
+    commands = "\n\n".join(str(entry["command"]) for entry in configs.values())
     blocks = (
         tables.best_parameters(trials, finals, info),
         tables.trained(trials, finals, info),

@@ -88,8 +88,8 @@ def cost(trials: Trials, finals: dict[str, FinalEvaluation], info: RunInfo) -> T
         ),
         groups=tuple(groups),
         note="Images/s: answering, not training, on the machine of the search. Stopped: by ASHA at a rung or by the "
-        "time budget. Hours: summed over trials, which may run side by side. The validation value is what the best trial reached "
-        "during the search.",
+        "time budget. Hours: summed over trials, which may run side by side. The validation value is what the best "
+        "trial reached in the search.",
     )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def _classes(tested: list[FinalEvaluation], num_test: int) -> str:
             f"No backbone can be named the best: {leader.backbone} leads on the validation split and classifies "
             f"{error} of the {galaxies} correctly, but on those {better} did better."
         )
-    close = [name for name, by in leads.items() if by < CLEAR_LEAD]
+    close = [name for name, by in leads.items() if not by >= CLEAR_LEAD]  # NaN, without test galaxies, is no lead
     if close:
         names = listed(tuple(f"{name} ({scores[name]})" for name in (leader.backbone, *close)))
         return (
