@@ -12,6 +12,7 @@ from torch import nn
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import ConfigError
 from galaxy_models.models.cnn import Cnn
+from galaxy_models.models.freezing import freeze
 
 # timm's plain `xception` is a deprecated alias that has no weights.
 TIMM_NAMES = {"xception": "legacy_xception"}
@@ -36,27 +37,51 @@ def create_backbone(config: TrainConfig, *, px: int) -> tuple[nn.Module, int]:
         A module from (B, 3, px, px) normalised images to (B, F) features, and F.
 
     Raises:
-        ConfigError: unknown timm model, one without drop-path asked for it, or images it cannot take.
+        ConfigError: as `check_network`.
     """
-    if config.backbone == "cnn":
-        assert config.cnn is not None
-        if px < 2**config.cnn.depth:
-            raise ConfigError(
-                f"cnn.depth: got {config.cnn.depth} for images of {px} px, expected at least {2**config.cnn.depth} px: "
-                "each stage halves the side; use fewer stages or larger images"
-            )
-        if config.drop_path_rate > 0:
-            raise _no_drop_path(config)
+    check_network(config, px=px)
+    if config.cnn is not None:
         cnn = Cnn(config.cnn)
         return cnn, cnn.num_features
-    width = num_features(config.backbone, px)
-    name = timm_name(config.backbone)
-    options: dict[str, Any] = {}
-    if config.drop_path_rate > 0:
-        if not _has_drop_path(name):
-            raise _no_drop_path(config)
-        options["drop_path_rate"] = config.drop_path_rate
-    return _create_timm(name, px, **options), width
+    options = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate > 0 else {}
+    return _create_timm(timm_name(config.backbone), px, **options), num_features(config.backbone, px)
+
+
+def check_network(config: TrainConfig, *, px: int) -> None:
+    """Check that a configuration's network exists and takes its images, on shapes alone: quick, without weights.
+
+    Args:
+        config: the configuration.
+        px: side of the images it will see, in pixels.
+
+    Raises:
+        ConfigError: unknown timm model, images too small for it, a drop-path rate for one that has no
+            drop-path, or more trainable stages than it has.
+    """
+    if config.cnn is not None:
+        smallest = 2**config.cnn.depth
+        if px < smallest:
+            raise ConfigError(
+                f"cnn.depth: got {config.cnn.depth} for images of {px} px, expected at least {smallest} px: "
+                "each stage halves the side; use fewer stages or larger images"
+            )
+        with torch.device("meta"):
+            skeleton: nn.Module = Cnn(config.cnn)
+    else:
+        num_features(config.backbone, px)
+        skeleton = _skeleton(timm_name(config.backbone))
+    if config.drop_path_rate > 0 and "drop_path_rate" not in inspect.signature(type(skeleton)).parameters:
+        raise ConfigError(
+            f"drop_path_rate: got {config.drop_path_rate:g}, but the backbone {config.backbone} has no drop-path: "
+            "leave it at 0 (drop_rate works for every backbone)"
+        )
+    freeze(skeleton, config.trainable_stages)
+
+
+@lru_cache(maxsize=16)
+def _skeleton(name: str) -> nn.Module:
+    with torch.device("meta"):
+        return _create_timm(name, int(_default_cfg(name)["input_size"][-1]))
 
 
 @lru_cache(maxsize=64)
@@ -152,17 +177,3 @@ def _default_cfg(name: str) -> dict[str, Any]:
     values["fixed_input_size"] = bool(values.get("fixed_input_size"))
     values["family"] = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
     return dict(values)
-
-
-@lru_cache(maxsize=64)
-def _has_drop_path(name: str) -> bool:
-    with torch.device("meta"):
-        kind = type(timm.create_model(name, pretrained=False, num_classes=0))
-    return "drop_path_rate" in inspect.signature(kind).parameters
-
-
-def _no_drop_path(config: TrainConfig) -> ConfigError:
-    return ConfigError(
-        f"drop_path_rate: got {config.drop_path_rate:g}, but the backbone {config.backbone} has no drop-path: "
-        "leave it at 0 (drop_rate works for every backbone)"
-    )

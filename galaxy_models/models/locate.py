@@ -68,17 +68,19 @@ def _locate_imagenet(config: TrainConfig, weights_dir: Path | None) -> FoundWeig
             if path.is_file():
                 return FoundWeights(path)
     record = pretrained_cfg(config.backbone)
-    if record.get("custom_load") or not (record.get("hf_hub_id") or record.get("url")):
-        raise WeightsError(f"weights 'imagenet' of {name}: timm has none that fit: use 'none', a file or {HUB_PREFIX}")
+    hub_id, url = record.get("hf_hub_id"), record.get("url")
+    if not hub_id and (not url or record.get("custom_load")):
+        raise WeightsError(
+            f"weights 'imagenet' of {name}: timm has none to load: use 'none', a file, or {HUB_PREFIX} and a repository"
+        )
     try:
-        hub_id = record.get("hf_hub_id")
-        path = _first_hub_file(hub_id, HUB_FILES) if hub_id else _download(record["url"])
+        path = _first_hub_file(hub_id, HUB_FILES) if hub_id else _download(str(url))
     except _UnreachableError as error:
         where = f"not in {weights_dir}, " if weights_dir is not None else ""
         raise WeightsError(
             f"weights 'imagenet' of {name}: {where}not in the cache, and the network does not give them ({error}): "
             f"run once on a machine with a network, or put {name}.safetensors into a folder and name that with "
-            "--weights-dir, or fix weights to 'none' in the space file"
+            "--weights-dir, or fix weights to 'none' (--fix weights=none)"
         ) from error
     return FoundWeights(path)
 
@@ -107,23 +109,29 @@ class _UnreachableError(Exception):
 
 def _first_hub_file(repository: str, names: tuple[str, ...]) -> Path:
     """The first of several files of a repository that exists, from the cache or else the hub."""
-    for name in names:
-        cached = try_to_load_from_cache(repository, name)
-        if isinstance(cached, str):
-            return Path(cached)
-    if constants.HF_HUB_OFFLINE:
-        raise _UnreachableError("HF_HUB_OFFLINE is set")
-    for name in names:
-        try:
-            # Asked beforehand, since hf_hub_download alone tries again for minutes.
-            get_hf_file_metadata(hf_hub_url(repository, name), timeout=ANSWER_TIMEOUT_S)
-            return Path(hf_hub_download(repository, name))
-        except EntryNotFoundError:
-            continue
-        except Exception as error:
-            # The hub's client passes on the errors of whichever HTTP library its version uses.
-            raise _UnreachableError(f"{type(error).__name__}: {error}") from error
+    try:
+        for name in names:
+            cached = try_to_load_from_cache(repository, name)
+            if isinstance(cached, str):
+                return Path(cached)
+        for name in names:
+            if _hub_has(repository, name):
+                return Path(hf_hub_download(repository, name))
+    except Exception as error:
+        # The hub's client passes on the errors of whichever HTTP library its version uses.
+        raise _UnreachableError(f"{type(error).__name__}: {error}") from error
     raise _UnreachableError(f"{repository} has no {' or '.join(names)}")
+
+
+def _hub_has(repository: str, name: str) -> bool:
+    """Ask once and briefly: hf_hub_download, asked at once, tries again for minutes where there is no network."""
+    if constants.HF_HUB_OFFLINE:
+        raise OSError("HF_HUB_OFFLINE is set")
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, name), timeout=ANSWER_TIMEOUT_S)
+    except EntryNotFoundError:
+        return False
+    return True
 
 
 def _download(url: str) -> Path:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import WeightsError
 from galaxy_models.models.backbones import create_backbone, native_px, pretrained_cfg
-from galaxy_models.models.freezing import freeze
 from galaxy_models.models.locate import FoundWeights, locate_weights
 
 NAMED_IN_MESSAGE = 3
@@ -44,7 +43,6 @@ def check_weights(config: TrainConfig, *, weights_dir: Path | None = None) -> No
     """
     with torch.device("meta"):
         backbone, _ = create_backbone(config, px=config.image_px or native_px(config))
-    freeze(backbone, config.trainable_stages)
     if config.weights != "none":
         found = locate_weights(config, weights_dir=weights_dir)
         tensors = _read_tensors(found.path, shapes_only=True)

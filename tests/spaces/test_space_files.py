@@ -1,0 +1,117 @@
+"""The contract that every space file passes."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import optuna
+import pytest
+
+from galaxy_models.config import NAMED_BACKBONES, TrainConfig
+from galaxy_models.models import check_network, min_px
+from galaxy_models.models.backbones import create_backbone
+from galaxy_models.models.freezing import list_stages
+
+SPACES = sorted((Path(__file__).parents[2] / "spaces").glob("*.py"))
+NUM_SAMPLES = 200
+# Sides of the images that surveys are commonly converted to; a space must do with the smallest.
+SURVEY_PX = 64
+
+
+@pytest.fixture(scope="module", params=SPACES, ids=lambda path: path.stem)
+def space_file(request) -> ModuleType:
+    path: Path = request.param
+    spec = importlib.util.spec_from_file_location(f"space_under_test_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.stem = path.stem
+    return module
+
+
+@pytest.fixture(scope="module")
+def samples(space_file) -> list[tuple[TrainConfig, dict]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = []
+    for _ in range(NUM_SAMPLES):
+        trial = study.ask()
+        drawn.append((space_file.space(trial), trial.params))
+    return drawn
+
+
+def test_every_backbone_has_a_space():
+    assert {path.stem for path in SPACES} >= set(NAMED_BACKBONES)
+
+
+def test_samples_are_configurations_of_networks_that_exist(space_file, samples):
+    for config, _ in samples:
+        assert isinstance(config, TrainConfig)
+        px = config.image_px or SURVEY_PX
+        assert px >= min_px(config.backbone)
+        check_network(config, px=px)
+
+
+def test_the_backbone_is_the_one_the_file_is_named_for(space_file, samples):
+    assert {config.backbone.removeprefix("timm:tf_") for config, _ in samples} == {space_file.stem}
+
+
+def test_named_configurations_lie_in_the_space(space_file):
+    assert space_file.named, "trial 0 is hand-picked"
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for values in space_file.named:
+        study.enqueue_trial(values)
+        trial = study.ask()
+        config = space_file.space(trial)
+        check_network(config, px=config.image_px or SURVEY_PX)
+        assert trial.params == {**trial.params, **values}
+        for name, value in values.items():
+            assert trial.distributions[name]._contains(trial.distributions[name].to_internal_repr(value)), name
+
+
+def test_the_first_is_chosen_in_full(space_file):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(space_file.named[0])
+    trial = study.ask()
+    space_file.space(trial)
+    assert trial.params.keys() == space_file.named[0].keys()
+
+
+def test_the_same_values_give_the_same_configuration(space_file, samples):
+    for config, params in samples[:20]:
+        assert space_file.space(optuna.trial.FixedTrial(params)) == config
+
+
+def test_parameters_that_do_nothing_are_not_asked_for(samples):
+    for config, params in samples:
+        assert ("trainable_stages" in params) == (config.weights == "imagenet" and config.backbone != "cnn")
+        assert ("backbone_lr_scale" in params) == bool(params.get("trainable_stages"))
+        assert ("momentum" in params) == (config.optimizer == "sgd")
+        if config.cnn is not None:
+            assert ("kernel" in params) == (config.cnn.convs_per_stage == 1)
+
+
+def test_every_number_of_stages_can_be_drawn(space_file, samples):
+    if not hasattr(space_file, "NUM_STAGES"):
+        assert space_file.stem == "cnn"
+        return
+    backbone, _ = create_backbone(samples[0][0], px=samples[0][0].image_px)
+    assert len(list_stages(backbone)) == space_file.NUM_STAGES
+    drawn = {config.trainable_stages for config, _ in samples if config.weights == "imagenet"}
+    assert drawn <= set(range(space_file.NUM_STAGES + 1))
+    assert {0, space_file.NUM_STAGES} <= drawn
+
+
+def test_a_space_imports_the_configuration_alone():
+    for path in SPACES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        imported |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+        assert imported <= {"__future__", "typing", "galaxy_models.config", "optuna"}, path.name
+
+
+def test_a_space_is_loaded_without_torch():
+    code = "import sys, runpy; [runpy.run_path(p) for p in sys.argv[1:]]; print({'torch', 'optuna'} & set(sys.modules))"
+    command = [sys.executable, "-c", code, *map(str, SPACES)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "set()"
