@@ -125,9 +125,10 @@ def duration(seconds: float) -> str:
     total = round(seconds)
     if total < 60:
         return f"{total} s"
-    if total < 3600:
-        return f"{total // 60} min {total % 60} s"
-    return f"{total // 3600:,} h {total % 3600 // 60} min"
+    large, small = ((total // 60, "min"), (total % 60, "s"))
+    if total >= 3600:
+        large, small = ((total // 3600, "h"), (total % 3600 // 60, "min"))
+    return " ".join(f"{number:,} {unit}" for number, unit in (large, small) if number)
 
 
 def counted(number: int, noun: str) -> str:

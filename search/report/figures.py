@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from search.report.blocks import Figure, counted, decimal
-from search.report.collect import RunInfo, Trials
+from search.report.collect import FinalEvaluation, RunInfo, Trials
 from search.report.tables import LABELS, chosen_trial
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _best_so_far(curves: "pd.DataFrame", info: RunInfo) -> tuple[list[int], list
     return spent, values
 
 
-def learning_curves(trials: Trials, info: RunInfo) -> tuple[Figure, ...]:
+def learning_curves(trials: Trials, finals: dict[str, FinalEvaluation], info: RunInfo) -> tuple[Figure, ...]:
     """Validation objective of every trial against its epochs, a picture a backbone, all on the same axes."""
     curves = trials.curves[trials.curves["value"].map(math.isfinite)]
     if curves.empty:
@@ -103,7 +103,7 @@ def learning_curves(trials: Trials, info: RunInfo) -> tuple[Figure, ...]:
                 number: (of_trial["epoch"].tolist(), of_trial["value"].tolist(), states[backbone, number])
                 for number, of_trial in own.groupby("trial")
             }
-            best = chosen_trial(trials, backbone, {}, info)
+            best = chosen_trial(trials, backbone, finals, info)
             drawn.append(_curves_figure(backbone, index, lines, best, limits, info))
     return tuple(drawn)
 

@@ -38,7 +38,7 @@ def build_page(
             Section("comparison", "Comparison", _comparison(trials, finals, info)),
             Section("best", "Best configurations", _best(trials, finals, info, configs=configs)),
             Section("survey", "The survey", _survey(info)),
-            Section("search", "How the search went", _search(trials, info)),
+            Section("search", "How the search went", _search(trials, finals, info)),
             Section("failures", "What stopped and what failed", _failures(trials, finals, info)),
             Section("reproduce", "How to reproduce it", _reproduce(info)),
         ),
@@ -82,8 +82,8 @@ def _survey(info: RunInfo) -> tuple[Block, ...]:
     return (Paragraph(text), counts) if counts else (Paragraph(text),)
 
 
-def _search(trials: Trials, info: RunInfo) -> tuple[Block, ...]:
-    best, curves = figures.progress(trials, info), figures.learning_curves(trials, info)
+def _search(trials: Trials, finals: dict[str, FinalEvaluation], info: RunInfo) -> tuple[Block, ...]:
+    best, curves = figures.progress(trials, info), figures.learning_curves(trials, finals, info)
     if best is None:
         return (Paragraph("No trial reached a validation value, so there is nothing to draw."),)
     return (Figures((best,)), Paragraph(figures.CURVES_KEY), Figures(curves))

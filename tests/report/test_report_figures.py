@@ -35,7 +35,7 @@ def test_pictures_are_well_formed_and_take_their_colours_from_the_page() -> None
     trials = collect([make_study("$a_b$ <&> 銀河", [make_trial([0.9, 0.5, 0.6]), stopped, failed])])
     first = progress(trials, make_info())
     assert first is not None
-    pictures = [first, *learning_curves(trials, make_info())]
+    pictures = [first, *learning_curves(trials, {}, make_info())]
     assert len(pictures) == 2
     for picture in pictures:
         root = parse_svg(picture.svg)
@@ -54,7 +54,7 @@ def test_ids_of_two_pictures_do_not_meet() -> None:
     trials = collect([make_study(name, [make_trial([0.9, 0.5])]) for name in ("a", "b")])
     ids = [
         {element.get("id") for element in parse_svg(picture.svg).iter() if element.get("id")}
-        for picture in learning_curves(trials, make_info())
+        for picture in learning_curves(trials, {}, make_info())
     ]
     assert ids[0]
     assert not ids[0] & ids[1]
@@ -63,9 +63,9 @@ def test_ids_of_two_pictures_do_not_meet() -> None:
 def test_there_is_nothing_to_draw_without_a_value() -> None:
     trials = collect([make_study("a", [make_trial([math.nan], state=TrialState.FAIL)])])
     assert progress(trials, make_info()) is None
-    assert learning_curves(trials, make_info()) == ()
+    assert learning_curves(trials, {}, make_info()) == ()
 
 
 def test_a_complete_trial_without_its_epochs_is_left_out() -> None:
     trials = collect([make_study("a", [create_trial(value=0.1), make_trial([0.5])])])
-    assert learning_curves(trials, make_info())[0].text == "1 trial: 1 complete, 0 stopped early, 0 failed."
+    assert learning_curves(trials, {}, make_info())[0].text == "1 trial: 1 complete, 0 stopped early, 0 failed."
