@@ -154,13 +154,7 @@ class Split:
         self.px = manifest.px
         self.num_rows = sum(batch.num_rows for batch in self._batches)
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
-        row_bytes = self.px * self.px * 3
-        self._pixels = [
-            np.frombuffer(batch.column("pixels").buffers()[1], np.uint8, batch.num_rows * row_bytes).reshape(
-                batch.num_rows, row_bytes
-            )
-            for batch in self._batches
-        ]
+        self._pixels = [memoryview(batch.column("pixels").buffers()[1]).cast("B") for batch in self._batches]
         self.targets = self._read_targets(manifest.task)
 
     @classmethod
@@ -204,15 +198,13 @@ class Split:
             return
         if rows.min() < 0 or rows.max() >= self.num_rows:
             raise IndexError(f"rows from {rows.min()} to {rows.max()}, expected 0 to {self.num_rows - 1}")
-        flat = out.reshape(len(rows), -1)
-        if len(self._pixels) == 1:
-            # The rows are in range: any mode but "raise" lets numpy write into `out` without a buffer.
-            np.take(self._pixels[0], rows, axis=0, out=flat, mode="clip")
-            return
+        row_bytes = self.px * self.px * 3
         shards = np.searchsorted(self._starts, rows, side="right") - 1
-        offsets = rows - self._starts[shards]
-        for image, shard, offset in zip(flat, shards.tolist(), offsets.tolist(), strict=True):
-            image[:] = self._pixels[shard][offset]
+        starts = (rows - self._starts[shards]) * row_bytes
+        # Slices of memoryviews are copied with less ado than rows of arrays, which matters for small images.
+        target = out.reshape(-1).data
+        for row, (shard, start) in enumerate(zip(shards.tolist(), starts.tolist(), strict=True)):
+            target[row * row_bytes : (row + 1) * row_bytes] = self._pixels[shard][start : start + row_bytes]
 
     def _read_targets(self, task: Task) -> npt.NDArray[Any]:
         if task.kind == "classes":

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from galaxy_models.config import AugmentConfig
-from galaxy_models.data.augment import apply_symmetries, augment, draw_symmetries, prepare, resample
+from galaxy_models.data.augment import apply_symmetries, augment, draw_symmetries, place_images, prepare, resample
 
 OFF = AugmentConfig(symmetries=False)
 EVERYTHING = AugmentConfig(rotation_deg=180, shift=0.1, zoom=1.3, brightness=0.2, noise=0.05)
@@ -147,14 +147,11 @@ def test_equal_symmetries_lie_side_by_side():
 
 def affine(image: np.ndarray, *, angle=0.0, zoom=1.0, shift=(0.0, 0.0), symmetry=0, image_px=None) -> np.ndarray:
     """One (H, W, 3) float image through the resampling."""
-    result = resample(
-        torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)[None],
-        symmetries=[symmetry],
-        angles_deg=torch.tensor([angle]),
-        zooms=torch.tensor([zoom]),
-        shifts=torch.tensor([shift]),
-        image_px=image_px or image.shape[0],
+    places = place_images(
+        [symmetry], angles_deg=torch.tensor([angle]), zooms=torch.tensor([zoom]), shifts=torch.tensor([shift])
     )
+    images = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).permute(2, 0, 1)[None]
+    result = resample(images, places, image_px=image_px or image.shape[0])
     return to_arrays(result)[0]
 
 

@@ -70,7 +70,7 @@ def test_pixels_are_read_in_place_from_the_map(tmp_path):
     maps = _mapped_ranges(str(tmp_path))
     assert len(maps) == 3
     for pixels in split._pixels:
-        address = pixels.ctypes.data
+        address = np.frombuffer(pixels, np.uint8).ctypes.data
         assert any(start <= address and address + pixels.nbytes <= end for start, end in maps)
 
 
