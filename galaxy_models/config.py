@@ -22,7 +22,7 @@ def _check_int(where: str, value: object, low: int, high: int) -> None:
 
 
 def _check_choice(where: str, value: object, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
+    if value not in choices or type(value) is not type(choices[0]):  # 3.0 == 3, yet is no kernel
         raise ConfigError(f"{where}: got {value!r}, expected one of {', '.join(map(repr, choices))}")
 
 

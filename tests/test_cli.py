@@ -1,0 +1,79 @@
+"""How every command ends: its exit code, and one message where a traceback would help nobody."""
+
+import errno
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from galaxy_models import errors
+from galaxy_models.cli import run_command
+
+
+def failing(error: BaseException) -> int:
+    def command() -> int:
+        raise error
+
+    return run_command(command)
+
+
+@pytest.mark.parametrize("code", [0, 1, 143])
+def test_a_command_chooses_its_code(code: int, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_command(lambda: code) == code
+    assert capfd.readouterr() == ("", "")
+
+
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.GalaxyError)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_is_one_message(kind: type[errors.GalaxyError], capfd: pytest.CaptureFixture[str]) -> None:
+    expected = 1 if kind is errors.MachineError else 2
+    assert failing(kind("shard x: got 1 row, expected 2: convert again")) == expected
+    assert capfd.readouterr() == ("", "error: shard x: got 1 row, expected 2: convert again\n")
+
+
+def test_kinds_of_faults() -> None:
+    assert {"ConfigError", "ManifestError", "ShardError", "WeightsError"} <= {kind.__name__ for kind in KINDS}
+    assert issubclass(errors.ConfigError, ValueError)
+    assert issubclass(errors.ManifestError, errors.DataError)
+    assert issubclass(errors.ShardError, errors.DataError)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_disk_that_refuses_is_nobodys_mistake(code: int, capfd: pytest.CaptureFixture[str]) -> None:
+    assert failing(OSError(code, "the reason", "runs/x")) == 1
+    advice = "the reason: free some room or choose another place, then run again\n"
+    assert capfd.readouterr().err == f"error: runs/x: {advice}"
+    assert failing(OSError(code, "the reason")) == 1
+    assert capfd.readouterr().err == f"error: the disk: {advice}"
+
+
+@pytest.mark.parametrize("bug", [KeyError("x"), AssertionError("x"), OSError(errno.ENOENT, "x"), ValueError("x")])
+def test_bugs_keep_their_traceback(bug: Exception) -> None:
+    with pytest.raises(type(bug), match="x"):
+        failing(bug)
+
+
+def test_ctrl_c(capfd: pytest.CaptureFixture[str]) -> None:
+    assert failing(KeyboardInterrupt()) == 130
+    assert capfd.readouterr() == ("", "interrupted\n")
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    code = (
+        "import sys; from galaxy_models.cli import run_command\n"
+        "def command():\n"
+        "    for i in range(100_000): print(i)\n"
+        "    return 0\n"
+        "sys.exit(run_command(command))"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stderr is not None
+    with writer:
+        assert writer.stdout.readline() == "0\n"
+        writer.stdout.close()
+        assert writer.stderr.read() == ""
+    assert writer.returncode == 1
