@@ -1,5 +1,7 @@
 """From the bytes of an image file to the pixels of a shard: decode, crop, shrink without aliasing."""
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ def decode_galaxy(data: bytes, *, px: int, crop: float) -> NDArray[np.uint8]:
         crop: share of the shorter side to keep, in (0, 1].
 
     Returns:
-        (px, px, 3) uint8 RGB; bilinear with antialiasing, within 1 of what Pillow's `resize` gives.
+        (px, px, 3) uint8 RGB; bilinear with antialiasing, within 1 of what Pillow's `resize` gives for galaxies.
 
     Raises:
         ImageError: the bytes are no such image, or are damaged or cut short.
@@ -38,10 +40,14 @@ def _decode_rgb(data: bytes) -> torch.Tensor:
     """(3, H, W) uint8."""
     if not data:
         raise ImageError("empty file")
-    try:
-        image = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
-        raise ImageError(_reason(str(error), data)) from None
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    with warnings.catch_warnings():
+        # torchvision announces that its decoders will move to TorchCodec, once for every image.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            image = decode_image(encoded, mode=ImageReadMode.RGB)
+        except RuntimeError as error:
+            raise ImageError(_reason(str(error), data)) from None
     if image.ndim == 4:
         image = image[0]
     if image.dtype == torch.uint16:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 
 from galaxy_models.data.readers.base import ImageError, ImageSource, LoadedImage
@@ -62,7 +63,8 @@ def _in_order(
     waiting: deque[Future[list[Outcome]]] = deque()
     try:
         for chunk in chunks:
-            waiting.append(pool.submit(_load_chunk, chunk, px, crop))
+            with _signals_held():
+                waiting.append(pool.submit(_load_chunk, chunk, px, crop))
             if len(waiting) > num_workers + _CHUNKS_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -75,10 +77,23 @@ def _in_order(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let signals wait: one that came while a worker is being started would leave that worker behind.
+
+    The processes started in between inherit the hold: the parent alone answers Ctrl-C, and ends its workers in order.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    # The parent alone answers Ctrl-C, and ends its workers in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # To end a single worker from outside stays possible.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     # One thread each: the processes are what fills the cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Whole numbers up to here are exact in a float64.
 _EXACT_FLOAT = 2**53
+# Fractions that were divided, multiplied or stored as float32 miss their bounds by no more than this.
+_ROUNDING = 1e-6
 
 
 class Table:
@@ -89,7 +91,7 @@ class Table:
             ids: of each row, for messages.
 
         Returns:
-            (N, A) float64, each in [0, 1].
+            (N, A) float64, each in [0, 1]; a rounding error beyond these bounds is cut off.
 
         Raises:
             DataError: a value is missing, no number or outside [0, 1].
@@ -99,7 +101,7 @@ class Table:
         fractions = np.empty((self.num_rows, len(columns)))
         for index, column in enumerate(columns):
             fractions[:, index] = self._numbers(column)
-        wrong = np.argwhere(~((fractions >= 0) & (fractions <= 1)))
+        wrong = np.argwhere(~((fractions >= -_ROUNDING) & (fractions <= 1 + _ROUNDING)))
         if len(wrong):
             row, index = (int(place) for place in wrong[0])
             found = self._data.column(columns[index])[row].as_py()
@@ -107,7 +109,7 @@ class Table:
                 f"{self.name}: row {row + 1}, id {ids[row]}, column {columns[index]}: found {found!r}, expected a "
                 "vote fraction from 0 to 1: correct it or remove the row"
             )
-        return fractions
+        return fractions.clip(0.0, 1.0)
 
     def _numbers(self, column: str) -> "NDArray[np.float64]":
         """(N,) float64, NaN where the value is no number."""

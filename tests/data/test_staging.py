@@ -1,0 +1,99 @@
+"""An output appears whole, replaces an old one in one step, or leaves no trace."""
+
+from pathlib import Path
+
+import pytest
+
+from galaxy_models.data.staging import check_output, staged_folder
+from galaxy_models.errors import DataError
+
+
+def write_output(folder: Path, text: str) -> Path:
+    folder.mkdir()
+    (folder / "manifest.json").write_text(text)
+    return folder
+
+
+def fail_half_way(out: Path, failure: type[BaseException]) -> None:
+    with staged_folder(out, force=True) as folder:
+        (folder / "manifest.json").write_text("new")
+        raise failure("half way")
+
+
+def test_the_output_appears_at_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with staged_folder(out, force=False) as folder:
+        (folder / "manifest.json").write_text("new")
+        assert not out.exists()
+        assert folder.parent == out.parent
+    assert (out / "manifest.json").read_text() == "new"
+    assert [item.name for item in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("failure", [OSError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, failure: type[BaseException], is_old: bool) -> None:
+    out = tmp_path / "out"
+    if is_old:
+        write_output(out, "old")
+    with pytest.raises(failure, match="half way"):
+        fail_half_way(out, failure)
+    assert [item.name for item in tmp_path.iterdir()] == (["out"] if is_old else [])
+    if is_old:
+        assert (out / "manifest.json").read_text() == "old"
+
+
+def test_force_replaces_at_the_end(tmp_path: Path) -> None:
+    out = write_output(tmp_path / "out", "old")
+    (out / "leftover.arrow").write_text("old")
+    with staged_folder(out, force=True) as folder:
+        (folder / "manifest.json").write_text("new")
+        assert (out / "manifest.json").read_text() == "old"
+    assert [item.name for item in out.iterdir()] == ["manifest.json"]
+    assert (out / "manifest.json").read_text() == "new"
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_old_output_comes_back_when_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = write_output(tmp_path / "out", "old")
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if "partial" in path.name:
+            raise PermissionError("refused")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError, match="refused"), staged_folder(out, force=True):
+        pass
+    assert (out / "manifest.json").read_text() == "old"
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_output_that_appeared_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="found a converted survey"), staged_folder(out, force=False):
+        write_output(out, "another's")
+    assert (out / "manifest.json").read_text() == "another's"
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with staged_folder(tmp_path / "out", force=False) as folder:
+        (folder / "manifest.json").write_text("new")
+    assert (tmp_path / "out" / "manifest.json").read_text() == "new"
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    check_output(tmp_path / "none", force=False)
+    check_output(write_output(tmp_path / "old", "old"), force=True)
+    with pytest.raises(DataError, match="found a converted survey: choose another name, or replace it with --force"):
+        check_output(tmp_path / "old", force=False)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.jpg").write_text("precious")
+    with pytest.raises(DataError, match="a folder that is no converted survey"):
+        check_output(tmp_path / "photos", force=True)
+    with pytest.raises(DataError, match="found a file, expected a folder"):
+        check_output(tmp_path / "photos" / "mine.jpg", force=True)

@@ -1,0 +1,98 @@
+"""Catalogues: ids keep every digit, and each complaint names its row."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from galaxy_models.data.readers.tables import parse_csv, read_table
+from galaxy_models.errors import DataError
+
+LONG_IDS = ["588848901537202306", "000123"]
+
+
+def test_csv_ids_are_text() -> None:
+    table = parse_csv("t.csv", "\ufeffOBJID, kind\n588848901537202306,a\n 000123 ,b\n".encode())
+    assert table.columns == ["OBJID", "kind"]
+    assert table.text("OBJID") == LONG_IDS
+
+
+@pytest.mark.parametrize("values", [pa.array(LONG_IDS), pa.array(LONG_IDS).dictionary_encode()])
+def test_parquet_text_ids(tmp_path: Path, values: pa.Array) -> None:
+    pq.write_table(pa.table({"id": values}), tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").text("id") == LONG_IDS
+
+
+def test_parquet_whole_numbers(tmp_path: Path) -> None:
+    columns = {"id": pa.array([588848901537202306]), "small": pa.array([7.0])}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet")
+    assert table.text("id") == ["588848901537202306"]
+    assert table.text("small") == ["7"]
+
+
+@pytest.mark.parametrize("value", [588848901537202306.0, 1.5, float("nan"), float("inf")])
+def test_parquet_ids_rounded_to_floats_are_refused(tmp_path: Path, value: float) -> None:
+    pq.write_table(pa.table({"id": pa.array([3.0, value])}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="row 2, column id: found the rounded number"):
+        read_table(tmp_path / "t.parquet").text("id")
+
+
+def test_a_missing_value_names_its_row() -> None:
+    with pytest.raises(DataError, match="row 2, column kind: found no value"):
+        parse_csv("t.csv", b"id,kind\n1,a\n2,\n").text("kind")
+
+
+def test_a_missing_column_names_those_there_are() -> None:
+    with pytest.raises(DataError, match="found no column 'klass' for --class-column, only id, kind"):
+        parse_csv("t.csv", b"id,kind\n1,a\n").require("klass", "--class-column")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("nan", "'nan'"), ("", "''"), ("1.2", "'1.2'"), ("-0.1", "'-0.1'"), ("half", "'half'")]
+)
+def test_votes_outside_zero_to_one_name_row_id_and_column(text: str, found: str) -> None:
+    table = parse_csv("t.csv", f"id,a,b\nx,0,1\ny,0.5,{text}\n".encode())
+    with pytest.raises(DataError, match=f"row 2, id y, column b: found {found}, expected a vote fraction from 0 to 1"):
+        table.fractions(["a", "b"], ["x", "y"])
+
+
+def test_votes_of_a_parquet_file_with_a_null(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": pa.array([0.5, None])}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="row 2, id y, column a: found None"):
+        read_table(tmp_path / "t.parquet").fractions(["a"], ["x", "y"])
+
+
+def test_votes_are_read_exactly_but_for_rounding_errors() -> None:
+    table = parse_csv("t.csv", b"a,b\n0.383147,1\n1.00000001,0\n")
+    np.testing.assert_array_equal(table.fractions(["b", "a"], ["x", "y"]), [[1, 0.383147], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty file"),
+        (b"\n\n", "empty file"),
+        (b"id,kind\n", "no rows below the column names"),
+        (b"id,id\n1,2\n", "column 'id' twice"),
+        (b"id,kind\n1,2,3\n", "no readable CSV"),
+        (b"id,kind\n1,\xff\xfe\n", "no readable CSV"),
+        (b"\xff\xfei\x00d\x00\n\x001\x00", "no readable CSV"),
+    ],
+)
+def test_unreadable_csv(data: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_csv("t.csv", data)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 but no more")
+    (tmp_path / "t.xlsx").write_bytes(b"x")
+    with pytest.raises(DataError, match="no readable Parquet"):
+        read_table(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"suffix '.xlsx', expected .csv or .parquet"):
+        read_table(tmp_path / "t.xlsx")
+    with pytest.raises(DataError, match="no such file"):
+        read_table(tmp_path / "none.csv")
