@@ -114,15 +114,22 @@ def min_px(backbone: str) -> int:
     if backbone in NAMED_MIN_PX:
         return NAMED_MIN_PX[backbone]
     name = timm_name(backbone)
-    low, high = SMALLEST_PX, int(_default_cfg(name)["input_size"][-1])
-    while low < high:
+    low, high = 1, SMALLEST_PX
+    # Most networks take 16 pixels, so this doubles from there before it halves the distance.
+    while high < _default_cfg(name)["input_size"][-1] and not _takes(name, high):
+        low, high = high, 2 * high
+    while high - low > 1 and high > SMALLEST_PX:
         middle = (low + high) // 2
-        try:
-            _num_features(name, middle)
-            high = middle
-        except (RuntimeError, AssertionError, ValueError):
-            low = middle + 1
-    return low
+        low, high = (low, middle) if _takes(name, middle) else (middle, high)
+    return high
+
+
+def _takes(name: str, px: int) -> bool:
+    try:
+        _num_features(name, px)
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    return True
 
 
 def _num_features(name: str, px: int) -> int:
