@@ -187,8 +187,12 @@ def _limits(values: list[float], info: RunInfo, *, shown: float) -> tuple[float,
 def _name_lines(axes: "Axes", names: dict[int, str], info: RunInfo) -> None:
     """A legend in the corner that the lines leave free: they start far from the best value and end near it."""
     for index, name in names.items():
-        axes.plot([], [], color=_series(index), linestyle=_dashes(index), linewidth=1.8, label=f" {name}")
+        axes.plot([], [], color=_series(index), linestyle=_dashes(index), linewidth=1.8, label=f" {_clipped(name)}")
     axes.legend(frameon=False, loc="upper right" if info.direction == "min" else "lower right", handlelength=2.6)
+
+
+def _clipped(name: str) -> str:
+    return name if len(name) <= 30 else f"{name[:18]}…{name[-11:]}"
 
 
 def _dashes(index: int) -> Any:

@@ -69,3 +69,10 @@ def test_there_is_nothing_to_draw_without_a_value() -> None:
 def test_a_complete_trial_without_its_epochs_is_left_out() -> None:
     trials = collect([make_study("a", [create_trial(value=0.1), make_trial([0.5])])])
     assert learning_curves(trials, {}, make_info())[0].text == "1 trial: 1 complete, 0 stopped early, 0 failed."
+
+
+def test_a_long_name_leaves_room_for_the_lines() -> None:
+    first = progress(collect([make_study("timm:" + "x" * 200, [make_trial([0.9, 0.5])])]), make_info())
+    assert first is not None
+    words = ["".join(text.itertext()) for text in parse_svg(first.svg).iter(f"{SVG}text")]
+    assert f" timm:{'x' * 13}…{'x' * 11}" in words
