@@ -8,6 +8,8 @@ from collections.abc import Callable
 from galaxy_models.errors import GalaxyError
 
 EXIT_INTERRUPTED = 130
+# What a disk may answer that is no bug of ours: full, over quota, read-only, forbidden.
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -21,7 +23,9 @@ def run_command(command: Callable[[], int]) -> int:
         (a full disk, a read-only one); 130 after Ctrl-C. Bugs keep their traceback.
     """
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()  # here, since a reader that left is noticed only when the last words are written
+        return code
     except GalaxyError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -30,7 +34,7 @@ def run_command(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in DISK_ERRNOS:
             raise
         where = error.filename or "the disk"
         message = f"error: {where}: {error.strerror}: free some room or choose another place, then run again"

@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import os
 import subprocess
 import sys
 
@@ -61,19 +62,23 @@ def test_ctrl_c(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "interrupted\n")
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
+@pytest.mark.parametrize("num_lines", [1, 100_000], ids=["before the only line", "amid many lines"])
+def test_a_reader_that_leaves_is_no_error(num_lines: int) -> None:
     code = (
         "import sys; from galaxy_models.cli import run_command\n"
         "def command():\n"
-        "    for i in range(100_000): print(i)\n"
+        "    sys.stdin.read()\n"  # until the reader has left
+        f"    for i in range({num_lines}): print(i)\n"
         "    return 0\n"
         "sys.exit(run_command(command))"
     )
-    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert writer.stdout is not None
-    assert writer.stderr is not None
-    with writer:
-        assert writer.stdout.readline() == "0\n"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, env=buffered) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stderr is not None
         writer.stdout.close()
-        assert writer.stderr.read() == ""
+        writer.stdin.close()
+        assert writer.stderr.read() == b""
     assert writer.returncode == 1
