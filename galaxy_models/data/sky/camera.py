@@ -41,7 +41,7 @@ def photograph(galaxy: Galaxy, *, px: int, crop: float = 1.0) -> NDArray[np.uint
     num_px = int(np.clip(round(field_arcsec / SDSS_PX_ARCSEC), *_FRAME_PX))
     scale = field_arcsec / num_px
     rng = np.random.default_rng(derive_seed(galaxy.seed, "camera"))
-    bands = _misaligned(_target(galaxy, num_px, scale), rng)
+    bands = _misaligned(exposure(galaxy, num_px, scale), rng)
     if galaxy.kind == "artefact":
         bands = bands + artefact(galaxy, num_px, scale, rng)
     bands = bands + neighbours(galaxy, num_px, scale, rng)
@@ -80,8 +80,17 @@ def _resampled(pixels: NDArray[np.uint8], *, px: int, crop: float) -> NDArray[np
     return np.asarray(resized)
 
 
-def _target(galaxy: Galaxy, num_px: int, scale: float) -> Image:
-    """(3, n, n) the galaxy itself as the telescope sees it, without noise."""
+def exposure(galaxy: Galaxy, num_px: int, scale: float) -> Image:
+    """The galaxy itself as the telescope sees it: without neighbours, noise, and all that is an artefact.
+
+    Args:
+        galaxy: what to draw.
+        num_px: side of the frame, in pixels.
+        scale: side of a pixel, in arcsec.
+
+    Returns:
+        (3, num_px, num_px) red, green and blue, in units of the sky noise.
+    """
     fine = 2 if num_px <= _FINE_GRID_MAX_PX else 1
     grid = Grid.of_frame(fine * num_px, HALF_FRAME_R90, galaxy.angle_rad)
     dust = dust_transmission(galaxy, grid) if galaxy.odd == "dust_lane" else None

@@ -27,8 +27,8 @@ Answers = NDArray[np.int64]
 def vote_fractions(galaxy: Galaxy) -> NDArray[np.float64]:
     """Let about 40 volunteers classify a galaxy.
 
-    Each sees the true parameters through seeing, noise and inclination, adds a bias of their own, compares with a
-    threshold, and now and then slips. A question's fractions are over those whom the tree led to it. As in the Kaggle
+    Each sees the true parameters through seeing, noise and inclination, holds them against a threshold of their own
+    for each question, and now and then slips. A question's fractions are over those whom the tree led to it. As in the Kaggle
     columns, question 6 has those of all who were asked, so its two fractions sum to 1 although whoever answered
     "star or artifact" was not asked; if that was everybody, nothing counts as odd.
 
@@ -60,6 +60,7 @@ def _opinions(galaxy: Galaxy, num_volunteers: int, rng: np.random.Generator) -> 
     """What each volunteer would answer to each question if asked: question's number -> (V,) answer's index."""
 
     def seen(truth: float, spread: float) -> NDArray[np.float64]:
+        # A volunteer's own threshold is the common one and an offset, which is put on the other side here.
         return truth + spread * rng.standard_normal(num_volunteers)
 
     clarity = galaxy.sharpness
