@@ -1,0 +1,150 @@
+"""Weights and training states on disk: written whole or not at all, read without running any code in them."""
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from galaxy_models.config import TrainConfig
+from galaxy_models.errors import WeightsError
+from galaxy_models.models.galaxy_model import GalaxyModel, build_model
+from galaxy_models.task import Task
+
+FORMAT = "galaxy-search-1"
+
+
+def describe_model(config: TrainConfig, task: Task, *, px: int, survey_digest: str) -> dict[str, str]:
+    """Say in a weights file all that `load_model` needs.
+
+    Args:
+        config: the configuration it was trained with.
+        task: what it answers.
+        px: side of the images it sees, in pixels.
+        survey_digest: identity of the survey it was trained on.
+
+    Returns:
+        Names and texts, for the header of a safetensors file.
+    """
+    return {
+        "format": FORMAT,
+        "config": json.dumps(config.to_dict()),
+        "task": json.dumps(asdict(task)),
+        "px": str(px),
+        "survey_digest": survey_digest,
+    }
+
+
+def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
+    """Write a network's parameters and buffers as safetensors.
+
+    Args:
+        path: the file; its folder is made if need be.
+        model: the network.
+        metadata: see `describe_model`.
+    """
+    # Clones: safetensors refuses tensors that share memory, and wants them laid out plainly.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    _write_whole(path, lambda partial: save_file(tensors, partial, metadata=metadata))
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, str]:
+    """Read a network's parameters and buffers back.
+
+    Args:
+        path: a file of `save_weights`.
+        model: the network, changed in place.
+
+    Returns:
+        The file's metadata.
+
+    Raises:
+        WeightsError: the file is missing or damaged, or of another network.
+    """
+    metadata, tensors = _read(path)
+    _fill(model, tensors, path)
+    return metadata
+
+
+def load_model(path: Path) -> tuple[GalaxyModel, TrainConfig, Task]:
+    """Rebuild a trained network from its weights file alone.
+
+    Args:
+        path: a file of `save_weights`, with the metadata of `describe_model`.
+
+    Returns:
+        The network in evaluation mode, the configuration it was trained with, and what it answers.
+
+    Raises:
+        WeightsError: the file is missing, damaged or has no description of a network.
+    """
+    metadata, tensors = _read(path)
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(
+            f"weights {path}: got the format {metadata.get('format')!r}, expected {FORMAT!r}: "
+            "give a file that this project's training wrote"
+        )
+    config = TrainConfig.from_dict(json.loads(metadata["config"]))
+    values = json.loads(metadata["task"])
+    task = Task(values["kind"], tuple(values["names"]), tuple((left, right) for left, right in values["mirror_pairs"]))
+    # Random weights, replaced at once: the initial ones may lie elsewhere by now.
+    model = build_model(replace(config, weights="none", trainable_stages=None), task, px=int(metadata["px"]))
+    _fill(model, tensors, path)
+    return model.eval(), config, task
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a trainer's state; see `Trainer.state_dict`."""
+    _write_whole(path, lambda partial: torch.save(state, partial))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a trainer's state back, onto the processor.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        found = "it is damaged, or holds more than tensors and numbers"
+    except (OSError, RuntimeError, EOFError) as error:
+        found = str(error)
+    else:
+        return state
+    raise WeightsError(f"training state {path}: {found}: start the trial again")
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"weights {path}: {error}, expected a safetensors file: check the path") from None
+
+
+def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WeightsError(f"weights {path}: of another network than expected: {error}") from None
+
+
+def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,239 @@
+"""The training loop: one epoch of steps, then one look at the validation galaxies."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from galaxy_models.config import TrainConfig
+from galaxy_models.data.augment import augment
+from galaxy_models.data.batches import iterate_batches
+from galaxy_models.data.order import balanced_order, epoch_order
+from galaxy_models.models.galaxy_model import build_model
+from galaxy_models.seeds import derive_seed
+from galaxy_models.task import METRICS
+from galaxy_models.training.batch_statistics import refresh_batch_statistics
+from galaxy_models.training.checkpoint import describe_model, save_weights
+from galaxy_models.training.evaluation import evaluate, predict_logits
+from galaxy_models.training.losses import TrainLoss
+from galaxy_models.training.metrics import measure
+from galaxy_models.training.optim import Schedule, make_optimizer
+from galaxy_models.training.runtime import Runtime, move, resolve_precision
+from galaxy_models.training.survey import SurveyData
+
+# Galaxies that batch norms' statistics are measured on; more than 128 changed validation by no more than chance does.
+MAX_STATISTICS_ROWS = 256
+
+__all__ = ["Trainer", "evaluate"]
+
+
+@dataclass
+class _Pass:
+    """What one pass over the training galaxies leaves behind."""
+
+    logits: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+    loss_sum: float = 0.0
+    num_images: int = 0
+    step_s: float = 0.0
+    wait_s: float = 0.0
+    finite: bool = True
+
+
+class Trainer:
+    """Trains one configuration, an epoch at a time.
+
+    The same configuration, survey, device and number of threads give the same numbers, bit for bit.
+
+    Attributes:
+        epoch: epochs done.
+        model: the network.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        survey: SurveyData,
+        *,
+        runtime: Runtime,
+        on_first_step: Callable[[], None] | None = None,
+    ) -> None:
+        """Build the network and what trains it; reads no pixels.
+
+        Args:
+            config: what to train, and how.
+            survey: what to train on.
+            runtime: where to compute.
+            on_first_step: called once, when the first batch is ready and its step begins.
+
+        Raises:
+            ConfigError: a setting that the network, the optimiser or the machine does not have.
+            DataError: a split without galaxies, or a damaged shard.
+            WeightsError: initial weights that cannot be had.
+        """
+        self._config = config
+        self._survey = survey
+        self._device = runtime.activate()
+        self._precision = resolve_precision(config.precision, self._device)
+        self._train, self._val = survey.split("train"), survey.split("val")
+        self._image_px = config.image_px or self._train.px
+        self._mirror_order = survey.task.mirror_order if survey.task.mirror_pairs else None
+        self._loss = TrainLoss.for_config(config, survey.task, targets=self._train.targets)
+        self._on_first_step = on_first_step
+        model = build_model(config, survey.task, px=self._image_px, weights_dir=runtime.weights_dir)
+        self.model = model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._optimizer = make_optimizer(config, self.model)
+        self._updates_per_epoch = -(-self._train.num_rows // config.batch_size)
+        self._schedule = Schedule(config, self._optimizer, updates_per_epoch=self._updates_per_epoch)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._precision.scales_gradients)
+        self.epoch = 0
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train one epoch, then measure the validation galaxies.
+
+        Returns:
+            `epoch`; `train_loss`, `val_loss` and, for each metric of the task, `train_<metric>` and `val_<metric>`;
+            `learning_rate` (the head's, in the last update); `epoch_s` (training and validation); `data_wait_share`
+            (fetching and varying images, as a share of the time in training steps); `images_per_s` (in training
+            steps); `diverged`.
+
+            Training metrics come from the passes that trained: of varied images, dropout on, the weights changing
+            all along, and drawn by class if the sampling is balanced. Validation metrics are those of the weights
+            at the end of the epoch. Both losses are what training minimises.
+
+            A training loss or a validation answer that is not finite ends the trial: `diverged` is 1, every loss
+            and metric NaN. A training loss that is not finite ends it in that step.
+        """
+        start = time.perf_counter()
+        number = self.epoch + 1
+        passed = self._train_epoch()
+        metrics = None
+        if passed.finite:
+            self.epoch = number
+            metrics = self._validate(passed)
+        return {
+            "epoch": number,
+            **(metrics or dict.fromkeys(self._names(), math.nan)),
+            "learning_rate": float(self._optimizer.param_groups[0]["lr"]),
+            "epoch_s": time.perf_counter() - start,
+            "data_wait_share": passed.wait_s / passed.step_s,
+            "images_per_s": passed.num_images / passed.step_s,
+            "diverged": float(metrics is None),
+        }
+
+    def save_weights(self, path: Path) -> None:
+        """Write the network as it is now, with all that `load_model` needs to rebuild it."""
+        digest = self._survey.manifest.digest
+        save_weights(
+            path,
+            self.model,
+            describe_model(self._config, self._survey.task, px=self._image_px, survey_digest=digest),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact resume needs, at an epoch's end. Its tensors are the trainer's own: save them at once."""
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue, bit for bit, where a trainer of the same configuration stood.
+
+        Seeds and learning rates follow from the configuration and the epoch.
+        """
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.epoch = int(state["epoch"])
+
+    def _train_epoch(self) -> _Pass:
+        seed = self._config.seed
+        devices = [self._device] if self._device.type == "cuda" else []
+        passed = _Pass()
+        self.model.train()
+        # Dropout and drop-path know no generator but torch's own.
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(derive_seed(seed, "dropout", self.epoch))
+            generator = torch.Generator().manual_seed(derive_seed(seed, "augment", self.epoch))
+            batches = iterate_batches(self._train, self._order(), batch_size=self._config.batch_size)
+            for update in range(self.epoch * self._updates_per_epoch, (self.epoch + 1) * self._updates_per_epoch):
+                start = time.perf_counter()
+                batch = next(batches)
+                images, targets = augment(
+                    move(batch.images, self._device),
+                    move(batch.targets, self._device),
+                    config=self._config.augment,
+                    image_px=self._image_px,
+                    generator=generator,
+                    mirror_order=self._mirror_order,
+                )
+                ready = time.perf_counter()
+                self._step(update, images, targets, passed)
+                passed.wait_s += ready - start
+                passed.step_s += time.perf_counter() - start
+                if not passed.finite:
+                    break
+        return passed
+
+    def _step(self, update: int, images: Tensor, targets: Tensor, passed: _Pass) -> None:
+        if self._on_first_step is not None:
+            self._on_first_step()
+            self._on_first_step = None
+        self._schedule.set_rates(update)
+        with self._precision.autocast():
+            logits = self.model(images)
+        loss = self._loss(logits, targets, outputs=self.model.outputs)
+        value = loss.item()
+        passed.num_images += len(images)
+        passed.finite = math.isfinite(value)
+        if not passed.finite:
+            return
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        if self._config.clip_grad_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            torch.nn.utils.clip_grad_norm_(self._trained, self._config.clip_grad_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        passed.logits.append(logits.detach().float())
+        passed.targets.append(targets)
+        passed.loss_sum += value * len(images)
+
+    def _order(self) -> npt.NDArray[np.int64]:
+        if self._config.class_balance == "sampling" and self._survey.task.kind == "classes":
+            return balanced_order(self._train.targets, seed=self._config.seed, epoch=self.epoch)
+        return epoch_order(self._train.num_rows, seed=self._config.seed, epoch=self.epoch)
+
+    def _validate(self, passed: _Pass) -> dict[str, float] | None:
+        self._refresh_statistics()
+        logits = predict_logits(self.model, self._val, image_px=self._image_px, precision=self._precision)
+        if not bool(torch.isfinite(logits).all()):
+            return None
+        targets = torch.from_numpy(self._val.targets).to(self._device)
+        kind, outputs = self._survey.task.kind, self.model.outputs
+        with torch.inference_mode():
+            train = measure(kind, torch.cat(passed.logits), torch.cat(passed.targets), outputs=outputs)
+            val = measure(kind, logits, targets, outputs=outputs)
+            losses = passed.loss_sum / passed.num_images, float(self._loss(logits, targets, outputs=outputs))
+        values = (losses[0], *train.values(), losses[1], *val.values())
+        return dict(zip(self._names(), values, strict=True))
+
+    def _refresh_statistics(self) -> None:
+        order = epoch_order(self._train.num_rows, seed=derive_seed(self._config.seed, "statistics"), epoch=self.epoch)
+        rows = order[:MAX_STATISTICS_ROWS]
+        refresh_batch_statistics(self.model, self._train, rows, image_px=self._image_px, precision=self._precision)
+
+    def _names(self) -> list[str]:
+        names = ("loss", *METRICS[self._survey.task.kind])
+        return [f"{part}_{name}" for part in ("train", "val") for name in names]
