@@ -72,12 +72,14 @@ class Ended:
         ledger: all its trials.
         elapsed_s: how long it took.
         handovers_s: for each trial that followed another in its worker, the time between them.
-        fault: what ended it before its time, None if nothing did.
+        cut_short: why it ended before its last trial; empty if it did not.
+        fault: what went wrong, if that is why.
     """
 
     ledger: Ledger
     elapsed_s: float
     handovers_s: Sequence[float]
+    cut_short: str
     fault: Exception | None
 
 
@@ -117,7 +119,7 @@ def run_experiment(job: Job, *, console: Console, received: Sequence[int]) -> En
         recorder.close(stopper.reason or "the search ended")
         elapsed_s = monitor.elapsed_s
     boards.close()
-    return Ended(ledger, elapsed_s, recorder.handovers_s, searcher.fault or recorder.fault)
+    return Ended(ledger, elapsed_s, recorder.handovers_s, stopper.reason, searcher.fault or recorder.fault)
 
 
 def _tuner(job: Job, searcher: StudySearcher, stopper: SearchStopper, callbacks: list[tune.Callback]) -> tune.Tuner:

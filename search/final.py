@@ -5,6 +5,7 @@ from pathlib import Path
 
 import ray
 
+from galaxy_models.errors import GalaxyError
 from search.experiment import Job
 from search.ledger import Entry
 from search.report.collect import SPLITS, FinalEvaluation
@@ -17,10 +18,18 @@ def evaluate_best(job: Job, best: Mapping[str, Entry]) -> dict[str, FinalEvaluat
     Args:
         job: the search.
         best: the best trial of each space that has one.
+
+    Raises:
+        GalaxyError: the survey or the weights cannot be read any more.
     """
     remote = ray.remote(num_cpus=job.places.cpus_per_trial, num_gpus=job.places.gpus_per_trial)(evaluate_trial)
     waiting = {name: remote.remote(name, entry.number, job.constants()) for name, entry in best.items()}
-    return {name: ray.get(reference) for name, reference in waiting.items()}
+    try:
+        return {name: ray.get(reference) for name, reference in waiting.items()}
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, GalaxyError):
+            raise error.cause from error
+        raise
 
 
 def evaluate_trial(space: str, number: int, constants: Mapping[str, str | int]) -> FinalEvaluation:

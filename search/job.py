@@ -29,12 +29,13 @@ def run_search(options: SearchOptions) -> int:
     """
     console = Console()
     plan = make_plan(options, console)
-    with collected_signals() as received, local_ray() as (num_cpus, num_gpus):
+    # Ray sets a handler of its own for SIGTERM when it starts, so ours come after it.
+    with local_ray() as (num_cpus, num_gpus), collected_signals() as received:
         places = plan_places(options, num_cpus=num_cpus, num_gpus=num_gpus)
         job = Job(options, plan, places, create_run_dir(options, plan))
         _say(console, _opening(job))
         ended = run_experiment(job, console=console, received=received)
-        finals = evaluate_best(job, ended.ledger.best)
+        finals = _evaluate(job, ended)
         page = write_report(job.run_dir, list(ended.ledger.studies.values()), finals, _run_info(job, ended))
     _say(console, [*_closing(job, ended, finals), f"report: {page}"])
     if ended.fault is not None:
@@ -44,6 +45,16 @@ def run_search(options: SearchOptions) -> int:
     if not finals:
         raise SearchFault(f"{job.run_dir}: no trial ended with a value: the report says why")
     return 0
+
+
+def _evaluate(job: Job, ended: Ended) -> dict[str, FinalEvaluation]:
+    try:
+        return evaluate_best(job, ended.ledger.best)
+    except Exception:
+        # What ended the search may end this too; it is told once, and the report goes without.
+        if ended.fault is None:
+            raise
+        return {}
 
 
 def _say(console: Console, lines: list[str]) -> None:
@@ -111,4 +122,5 @@ def _run_info(job: Job, ended: Ended) -> RunInfo:
         versions=package_versions(),
         elapsed_s=ended.elapsed_s,
         data=str(plan.data),
+        notes=(f"The search ended before its last trial: {ended.cut_short}.",) if ended.cut_short else (),
     )
