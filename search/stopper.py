@@ -33,7 +33,7 @@ class SearchStopper(Stopper):
         if self._received:
             self.reason = "interrupted"
         elif self._fault() is not None:
-            self.reason = "the search ended on an error"
+            self.reason = "an error elsewhere"
         elif self._deadline is not None and time.monotonic() >= self._deadline:
             self.reason = "time budget"
         return bool(self.reason)

@@ -211,7 +211,7 @@ def test_bad_input_is_one_message_and_code_2(survey: Path, tmp_path: Path, break
     space = tmp_path / "one.py"
     space.write_text(SPACE)
     break_it(space, data)
-    code, out, err = run(tmp_path, "--space", "one.py", "--data", "data")
+    code, _, err = run(tmp_path, "--space", "one.py", "--data", "data")
     assert code == 2
     assert err.startswith("error: ")
     assert len(err.strip().splitlines()) == 1
