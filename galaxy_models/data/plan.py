@@ -163,6 +163,10 @@ def _check_ids(records: Sequence[Record]) -> None:
                 f"id {record.id}: found twice, for {places[record.id]} and for {record.image.location}, expected each "
                 "id once: rename or remove one"
             )
+        try:
+            record.id.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"id {record.id!r}: found a name that is not UTF-8, expected text: rename it") from None
         places[record.id] = record.image.location
 
 

@@ -55,12 +55,15 @@ class Progress:
             yield lambda: bar.advance(task)
 
     def _lines(self, total: int) -> Callable[[], None]:
-        done, due = 0, time.monotonic() + _LINE_EVERY_S
+        done, due = 0, 0.0
 
         def advance() -> None:
             nonlocal done, due
             done += 1
-            if time.monotonic() >= due:
+            if done == 1:
+                # Worker processes take seconds to start: that is no progress to tell of.
+                due = time.monotonic() + _LINE_EVERY_S
+            elif time.monotonic() >= due:
                 due = time.monotonic() + _LINE_EVERY_S
                 self.say(f"{done:,} of {total:,} galaxies")
 

@@ -1,5 +1,6 @@
 """A folder appears whole or not at all."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from galaxy_models.data.manifest import MANIFEST_NAME
-from galaxy_models.errors import DataError
+from galaxy_models.errors import DataError, MachineError
 
 
 def check_output(out: Path, *, force: bool) -> None:
@@ -43,8 +44,15 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
 
     Yields:
         The temporary folder, empty.
+
+    Raises:
+        DataError: something else has appeared at `out` meanwhile.
+        MachineError: the disk is full.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise DataError(f"--out {out}: found a file on the way to it, expected folders: choose another place") from None
     mark = secrets.token_hex(4)
     partial = out.with_name(f".{out.name}.partial-{mark}")
     partial.mkdir()
@@ -52,6 +60,12 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
         yield partial
         _sync(partial)
         _install(partial, out, out.with_name(f".{out.name}.replaced-{mark}"), force=force)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise MachineError(
+            f"--out {out}: the disk is full, the unfinished output is removed: free some room or choose another place"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -102,12 +102,12 @@ def test_pixels_and_labels_belong_to_their_ids(folders: Path, tmp_path: Path, co
 
 def test_the_number_of_workers_changes_nothing(own_folders: Path, tmp_path: Path, convert: Callable[..., int]) -> None:
     (own_folders / "edge" / "edge_3.jpg").write_bytes(b"broken")
-    for workers in (1, 2, 3):
+    for workers in (1, 2):
         assert convert("folder", own_folders, "--max-rejected", "0.1", out=f"w{workers}", workers=workers) == 0
-    first, *others = (tmp_path / f"w{workers}" for workers in (1, 2, 3))
-    for other in others:
-        assert Manifest.load(other) == Manifest.load(first)
-        assert rejected(other) == rejected(first) == [["edge/edge_3", "edge/edge_3.jpg", rejected(first)[0][2]]]
+    alone, together = (tmp_path / f"w{workers}" for workers in (1, 2))
+    assert Manifest.load(together) == Manifest.load(alone)
+    assert rejected(together) == rejected(alone)
+    assert [row[0] for row in rejected(alone)] == ["edge/edge_3"]
 
 
 def test_unreadable_images_are_listed_and_counted(
@@ -187,11 +187,11 @@ def test_a_full_disk_leaves_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fill(writer: ShardWriter) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")
 
     monkeypatch.setattr(ShardWriter, "close", fill)
     assert convert("folder", folders) == 1
-    assert "No space left on device" in capsys.readouterr().err
+    assert f"error: --out {tmp_path / 'out'}: the disk is full" in capsys.readouterr().err
     assert leftovers(tmp_path) == []
 
 

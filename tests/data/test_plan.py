@@ -106,6 +106,11 @@ def test_an_id_twice_names_both_places() -> None:
         plan_conversion(ListReader(AB, [*MANY, ("g3", "a")]), settings())
 
 
+def test_an_id_that_is_no_text() -> None:
+    with pytest.raises(DataError, match="found a name that is not UTF-8"):
+        plan_conversion(ListReader(AB, [*MANY, ("edge/m\udce9", "a")]), settings())
+
+
 def test_a_recipe_makes_classes_and_leaves_out_what_meets_no_rule() -> None:
     # Hand-made votes: for each of the five classes one galaxy that meets its rule, and one that meets none.
     kinds = [

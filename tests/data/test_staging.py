@@ -86,6 +86,12 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "manifest.json").read_text() == "new"
 
 
+def test_a_file_on_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="found a file on the way"), staged_folder(tmp_path / "file/out", force=False):
+        pass
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     check_output(tmp_path / "none", force=False)
     check_output(write_output(tmp_path / "old", "old"), force=True)
