@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 # The project speaks of itself alone: no place on anyone's machine, no host that serves packages.
 FORBIDDEN = re.compile(
-    r"(?<![\w.~])/(work|tmp/w|root|home/\w+|Users/\w+)/|(?<![\w.~])/tmp/w\b"
+    r"(?<![\w.~])/([w]ork|tmp/[w]|root|home/\w+|Users/\w+)/|(?<![\w.~])/tmp/[w]\b"
     r"|\bpypi\.org|\bpythonhosted\.org|\bdownload\.pytorch\.org"
 )
 
