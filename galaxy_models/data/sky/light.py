@@ -41,7 +41,7 @@ def old_colour(galaxy: Galaxy) -> Image:
 
 def young_colour(galaxy: Galaxy) -> Image:
     """(3,) red, green and blue of its young stars, in arms and knots."""
-    return np.array([1.16, 1.0, 0.84]) + galaxy.youth * np.array([-0.34, -0.04, 0.38])
+    return np.array([1.16, 1.0, 0.84]) + galaxy.youth * np.array([-0.42, -0.06, 0.48])
 
 
 def structured_light(galaxy: Galaxy, grid: Grid) -> Image:

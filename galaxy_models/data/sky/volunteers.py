@@ -28,8 +28,8 @@ def vote_fractions(galaxy: Galaxy) -> NDArray[np.float64]:
     """Let about 40 volunteers classify a galaxy.
 
     Each sees the true parameters through seeing, noise and inclination, holds them against a threshold of their own
-    for each question, and now and then slips. A question's fractions are over those whom the tree led to it. As in the Kaggle
-    columns, question 6 has those of all who were asked, so its two fractions sum to 1 although whoever answered
+    for each question, and now and then slips. A question's fractions are over those whom the tree led to it. As in the
+    Kaggle columns, question 6 has those of all who were asked, so its two fractions sum to 1 although whoever answered
     "star or artifact" was not asked; if that was everybody, nothing counts as odd.
 
     Returns:
