@@ -66,19 +66,12 @@ def augment(
     num_images = len(images)
     draws = torch.rand(num_images, 5, generator=generator, device=generator.device).to(images.device)
     symmetries = draw_symmetries(num_images, generator) if config.symmetries else [0] * num_images
-    affine = config.rotation_deg > 0 or config.shift > 0 or config.zoom > 1
-    # Enlarging is left to the one resampling; shrinking needs the antialiased one first.
-    if not affine or image_px < images.shape[-1]:
-        images = _resize(images, image_px)
     signed = 2 * draws - 1
-    if affine:
-        places = place_images(
-            symmetries,
-            angles_deg=config.rotation_deg * signed[:, 0],
-            zooms=config.zoom ** signed[:, 1],
-            shifts=config.shift * signed[:, 2:4],
-        )
-    else:
+    places = _draw_places(signed, symmetries, config)
+    # Enlarging is left to the one resampling; shrinking needs the antialiased one first.
+    if places is None or image_px < images.shape[-1]:
+        images = _resize(images, image_px)
+    if places is None:
         images = apply_symmetries(images, symmetries)
     gains = (1 + config.brightness * signed[:, 4, None, None, None]) / 255
     shape = (num_images, 3, image_px, image_px)
@@ -86,10 +79,10 @@ def augment(
     noise = _Noise(pixels, config.noise, generator) if config.noise > 0 else None
     for part in _chunks(pixels):
         values = pixels[part]
-        if affine:
-            values.copy_(resample(images[part].to(torch.float32), places[part], image_px=image_px))
-        else:
+        if places is None:
             values.copy_(images[part])
+        else:
+            values.copy_(resample(images[part].to(torch.float32), places[part], image_px=image_px))
         values.mul_(gains[part])
         if noise is not None:
             noise.add_to(values, part)
@@ -181,6 +174,18 @@ def resample(images: Tensor, places: Tensor, *, image_px: int) -> Tensor:
     grid = torch.view_as_real(columns + rows)
     # Reflection at the edges would look better, but shows the galaxy again beside itself as soon as it is zoomed out.
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _draw_places(signed: Tensor, symmetries: list[int], config: AugmentConfig) -> Tensor | None:
+    """Places for `resample` from (B, 5) draws in [-1, 1), or None if nothing calls for a resampling."""
+    if config.rotation_deg == 0 and config.shift == 0 and config.zoom == 1:
+        return None
+    return place_images(
+        symmetries,
+        angles_deg=config.rotation_deg * signed[:, 0],
+        zooms=config.zoom ** signed[:, 1],
+        shifts=config.shift * signed[:, 2:4],
+    )
 
 
 def _turn_matrix(number: int) -> list[list[float]]:
