@@ -23,7 +23,8 @@ SMALLEST_PX = 16
 
 def timm_name(backbone: str) -> str:
     """The name under which timm knows a backbone, such as `legacy_xception` for `xception`."""
-    return TIMM_NAMES.get(backbone, backbone.removeprefix("timm:"))
+    name = backbone.removeprefix("timm:")
+    return TIMM_NAMES.get(name, name)
 
 
 def create_backbone(config: TrainConfig, *, px: int) -> tuple[nn.Module, int]:

@@ -12,6 +12,7 @@ from torch import nn
 from galaxy_models.config import CnnConfig, TrainConfig
 from galaxy_models.errors import ConfigError
 from galaxy_models.models import GalaxyModel, build_model, check_network, min_px
+from galaxy_models.models.backbones import timm_name
 from galaxy_models.models.freezing import list_stages
 from galaxy_models.task import Task
 
@@ -141,6 +142,11 @@ def test_smallest_images_as_published():
     assert min_px("inception_v3") == 75
     assert min_px("vgg16") == 2**5
     assert min_px("timm:vgg16") == min_px("vgg16")
+
+
+def test_deprecated_xception_stands_for_its_successor():
+    assert timm_name("xception") == timm_name("timm:xception") == "legacy_xception"
+    assert timm_name("timm:legacy_xception") == "legacy_xception"
 
 
 @pytest.mark.parametrize(
