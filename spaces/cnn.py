@@ -23,7 +23,7 @@ named: list[dict[str, Any]] = [
         "norm": "batch",
         "pool": "max",
         "batch_size": 32,
-        "learning_rate": 4e-3,
+        "learning_rate": 3e-3,
         "weight_decay": 0.05,
         "schedule": "cosine",
         "warmup_epochs": 1.0,
