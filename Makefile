@@ -3,7 +3,7 @@
 .PHONY: help search test lint clean
 
 SPACE := spaces/cnn.py
-NUM_TRIALS := 24
+NUM_TRIALS := 20
 MAX_EPOCHS := 9
 SEARCH_ARGS :=
 PYTEST_ARGS :=

@@ -45,6 +45,8 @@ class Task:
             raise ConfigError(f"task: got kind {self.kind!r}, expected one of {sorted(METRICS)}")
         if len(self.names) < 2 or len(set(self.names)) != len(self.names):
             raise ConfigError(f"task: got names {list(self.names)}, expected at least two, each once")
+        if any(len(pair) != 2 for pair in self.mirror_pairs):
+            raise ConfigError(f"mirror pairs: got {list(self.mirror_pairs)}, expected two classes in each")
         paired = [name for pair in self.mirror_pairs for name in pair]
         unknown = [name for name in paired if name not in self.names]
         if unknown:

@@ -45,7 +45,7 @@ def test_tasks_that_make_no_sense_are_refused(
     kind: str, names: tuple[str, ...], pairs: tuple[tuple[str, str], ...], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        Task(kind, names, pairs)  # type: ignore[arg-type]
+        Task(kind, names, pairs)
 
 
 def test_objectives() -> None:
@@ -58,10 +58,15 @@ def test_objectives() -> None:
 @pytest.mark.parametrize(("kind", "objective"), [("classes", "rmse"), ("votes", "accuracy"), ("classes", "loss")])
 def test_objectives_of_another_task_are_refused(kind: str, objective: str) -> None:
     with pytest.raises(ConfigError, match=f"^--objective: got '{objective}', expected one of .* a survey of {kind}$"):
-        objective_direction(kind, objective)  # type: ignore[arg-type]
+        objective_direction(kind, objective)
 
 
 def test_errors_are_small_and_scores_are_large_when_good() -> None:
     smaller = {name for metrics in METRICS.values() for name, direction in metrics.items() if direction == "min"}
     assert smaller == {"nll", "ece", "rmse"}
     assert "loss" not in METRICS["classes"], "the training loss depends on hyperparameters: no objective"
+
+
+def test_a_mirror_pair_is_two_classes() -> None:
+    with pytest.raises(ConfigError, match="expected two classes in each"):
+        Task("classes", ("a", "b", "c"), (("a", "b", "c"),))
