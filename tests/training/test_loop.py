@@ -11,13 +11,15 @@ import torch
 from shapes_survey import VOTES, make_shapes, small_config
 
 from galaxy_models.config import AugmentConfig, TrainConfig
+from galaxy_models.data.order import balanced_order
 from galaxy_models.errors import ConfigError, DataError
+from galaxy_models.seeds import derive_seed
 from galaxy_models.task import METRICS
 from galaxy_models.training import loop
 from galaxy_models.training.checkpoint import load_model, load_state, save_state
 from galaxy_models.training.evaluation import evaluate, predict
 from galaxy_models.training.loop import Trainer
-from galaxy_models.training.runtime import Runtime
+from galaxy_models.training.runtime import Precision, Runtime
 from galaxy_models.training.survey import SurveyData
 
 RUNTIME = Runtime(threads=1)
@@ -81,6 +83,19 @@ def test_same_configuration_gives_the_same_bits(shapes: SurveyData, precision: s
     _same_weights(again, first)
 
 
+def test_float16_scales_its_gradients_and_resumes(shapes: SurveyData, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What graphics cards without bf16 do, run on the processor.
+    monkeypatch.setattr(loop, "resolve_precision", lambda _name, device: Precision(device, torch.float16))
+    config = small_config(epochs=2, clip_grad_norm=1.0)
+    straight, expected = _run(config, shapes)
+    stopped, _ = _run(config, shapes, epochs=1)
+    assert stopped.state_dict()["scaler"]["scale"] > 1
+    resumed = Trainer(config, shapes, runtime=RUNTIME)
+    resumed.load_state_dict(stopped.state_dict())
+    _same_numbers(resumed.run_epoch(), expected[1])
+    _same_weights(resumed, straight)
+
+
 def test_another_seed_gives_other_numbers(shapes: SurveyData) -> None:
     _, (first,) = _run(small_config(), shapes, epochs=1)
     _, (other,) = _run(small_config(seed=1), shapes, epochs=1)
@@ -102,6 +117,37 @@ def test_resumed_training_equals_uninterrupted(shapes: SurveyData, tmp_path: Pat
     for row in expected[1:]:
         _same_numbers(resumed.run_epoch(), row)
     _same_weights(resumed, straight)
+
+
+def test_each_epoch_and_purpose_has_a_seed_of_its_own(shapes: SurveyData, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[tuple[int, int]] = []
+    orders: list[np.ndarray] = []
+    augment, iterate_batches = loop.augment, loop.iterate_batches
+
+    def note_seeds(*tensors: torch.Tensor, generator: torch.Generator, **options: Any) -> Any:
+        seeds.append((generator.initial_seed(), torch.initial_seed()))
+        return augment(*tensors, generator=generator, **options)
+
+    def note_order(split: Any, order: np.ndarray, *, batch_size: int) -> Any:
+        orders.append(order)
+        return iterate_batches(split, order, batch_size=batch_size)
+
+    monkeypatch.setattr(loop, "augment", note_seeds)
+    monkeypatch.setattr(loop, "iterate_batches", note_order)
+    _run(small_config(seed=9), shapes, epochs=2)
+    assert list(dict.fromkeys(seeds)) == [
+        (derive_seed(9, "augment", epoch), derive_seed(9, "dropout", epoch)) for epoch in (0, 1)
+    ]
+    labels = shapes.split("train").targets
+    for epoch in (0, 1):
+        np.testing.assert_array_equal(orders[epoch], balanced_order(labels, seed=9, epoch=epoch))
+
+
+def test_learning_rate_goes_on_from_epoch_to_epoch(shapes: SurveyData) -> None:
+    _, history = _run(small_config(schedule="poly", warmup_epochs=0.0, learning_rate=0.01), shapes)
+    # 24 updates; a straight line that update 25 would bring to 0, seen in updates 8, 16 and 24.
+    expected = [0.01 * (1 - update / 25) for update in (8, 16, 24)]
+    assert [row["learning_rate"] for row in history] == pytest.approx(expected)
 
 
 def test_training_leaves_the_global_generator_alone(shapes: SurveyData) -> None:
