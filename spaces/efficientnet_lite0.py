@@ -22,7 +22,7 @@ named: list[dict[str, Any]] = [
         "weights": "imagenet",
         "trainable_stages": 8,
         "backbone_lr_scale": 0.2,
-        "image_px": 128,
+        "image_px": 96,
         "batch_size": 32,
         "optimizer": "adamw",
         "learning_rate": 1e-3,
@@ -43,7 +43,7 @@ named: list[dict[str, Any]] = [
 
 
 def space(trial: optuna.Trial) -> TrainConfig:
-    """One way to train the network. On a machine without the ImageNet weights, write `weights = "none"`."""
+    """One way to train the network; `--fix weights=none` where the ImageNet weights cannot be had."""
     weights = trial.suggest_categorical("weights", ["imagenet", "none"])
     trainable_stages, backbone_lr_scale = None, 1.0
     if weights == "imagenet":

@@ -41,7 +41,7 @@ named: list[dict[str, Any]] = [
 
 
 def space(trial: optuna.Trial) -> TrainConfig:
-    """One way to train the network. On a machine without the ImageNet weights, write `weights = "none"`."""
+    """One way to train the network; `--fix weights=none` where the ImageNet weights cannot be had."""
     weights = trial.suggest_categorical("weights", ["imagenet", "none"])
     trainable_stages, backbone_lr_scale = None, 1.0
     if weights == "imagenet":
