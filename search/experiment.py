@@ -95,7 +95,7 @@ def make_ledger(job: Job) -> Ledger:
         objective=job.objective,
         direction=plan.direction,
         seed=options.seed,
-        overrides={"precision": options.precision},
+        overrides={"precision": options.precision} if options.precision else {},
     )
 
 

@@ -30,7 +30,7 @@ class SearchOptions:
     cpus_per_trial: int | None
     gpus_per_trial: float | None
     max_concurrent: int | None
-    precision: str
+    precision: str | None
     weights_dir: Path | None
     command: str
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from galaxy_models.config import TrainConfig
 from galaxy_models.data.manifest import Manifest
 from galaxy_models.errors import GalaxyError
-from galaxy_models.models import check_weights, min_px
+from galaxy_models.models import check_network, check_weights
 from galaxy_models.task import Direction, objective_direction
-from search.errors import RunError, SearchFault, SpaceError
+from search.errors import RunError, SearchFault
 from search.options import SearchOptions
 from search.space import Space, load_space, probe_space
 
@@ -76,21 +76,22 @@ def simulated_sky(console: Console) -> Path:
 
 
 def check_networks(space: Space, configs: Sequence[TrainConfig], *, px: int, weights_dir: Path | None) -> None:
-    """Check that a space's networks can take the images and that their initial weights can be had."""
-    seen = set()
+    """Check that a space's networks exist, take the images, and that their initial weights can be had.
+
+    Raises:
+        GalaxyError: one cannot; the message names the space.
+    """
+    shapes, weights = set(), set()
     for config in configs:
         image_px = config.image_px or px
-        smallest = min_px(config.backbone)
-        if image_px < smallest:
-            raise SpaceError(
-                f"{space.path}: {config.backbone} on images of {image_px} px, expected at least {smallest} px: "
-                "give image_px in the space, or convert the survey with a larger --px"
-            )
-        key = (config.backbone, config.weights, config.cnn)
-        if config.weights == "none" or key in seen:
-            continue
-        seen.add(key)
+        shape = (config.backbone, config.cnn, config.trainable_stages, config.drop_path_rate > 0, image_px)
+        source = (config.backbone, config.weights, config.cnn)
         try:
-            check_weights(config, weights_dir=weights_dir)
+            if shape not in shapes:
+                check_network(config, px=image_px)
+            if config.weights != "none" and source not in weights:
+                check_weights(config, weights_dir=weights_dir)
         except GalaxyError as error:
             raise type(error)(f"{space.path}: {error}") from error
+        shapes.add(shape)
+        weights.add(source)

@@ -275,6 +275,10 @@ def test_frozen_batch_statistics_stay(shapes: SurveyData, tmp_path: Path) -> Non
     source.save_weights(tmp_path / "w.safetensors")
     config = small_config(weights=str(tmp_path / "w.safetensors"), trainable_stages=1)
     trainer = Trainer(config, shapes, runtime=RUNTIME)
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            module.running_mean.add_(0.1)  # of other galaxies than these
     before = {name: tensor.clone() for name, tensor in trainer.model.backbone.state_dict().items()}
     trainer.run_epoch()
     changed = {
