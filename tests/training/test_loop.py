@@ -179,6 +179,7 @@ def test_same_weights_have_the_same_metrics_under_any_training_loss(shapes: Surv
 def test_evaluation_repeats_what_the_epoch_reported(shapes: SurveyData) -> None:
     config = small_config()
     trainer, (result,) = _run(config, shapes, epochs=1)
+    trainer.model.train()  # evaluation must not drop anything whatever was done before
     again = evaluate(trainer.model, shapes, "val", config=config, runtime=RUNTIME)
     assert {f"val_{name}": again[name] for name in METRICS["classes"]} == {
         f"val_{name}": result[f"val_{name}"] for name in METRICS["classes"]

@@ -12,6 +12,7 @@ from shapes_survey import make_shapes, small_config
 from galaxy_models.errors import ConfigError
 from galaxy_models.train import main, read_config
 from galaxy_models.training.checkpoint import load_model
+from galaxy_models.training.loop import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,19 @@ def test_training_writes_weights_and_metrics(config_file: Path, shapes: Path, tm
     assert lines[1].startswith("epoch 1/2  train_loss ")
     assert f"val_nll {losses[1]:.4f}" in lines[2]
     assert lines[3].startswith(f"best nll {min(losses):.4f} in epoch {written['best_epoch']}:")
+
+
+def test_weights_are_those_of_the_best_epoch(config_file: Path, shapes: Path, tmp_path: Path, monkeypatch) -> None:
+    values = iter([0.9, 0.5, 0.7])
+    saved: list[int] = []
+    run_epoch, save_weights = Trainer.run_epoch, Trainer.save_weights
+    monkeypatch.setattr(Trainer, "run_epoch", lambda self: {**run_epoch(self), "val_nll": next(values)})
+    monkeypatch.setattr(
+        Trainer, "save_weights", lambda self, path: (saved.append(self.epoch), save_weights(self, path))
+    )
+    assert main(_arguments(config_file, shapes, tmp_path / "out", "--epochs", "3")) == 0
+    assert saved == [1, 2]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["best_epoch"] == 2
 
 
 def test_existing_output_is_refused_and_kept(config_file: Path, shapes: Path, tmp_path: Path, capsys) -> None:
