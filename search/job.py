@@ -111,7 +111,7 @@ def _run_info(job: Job, ended: Ended) -> RunInfo:
         task=manifest.task,
         split_sizes={name: split.num_rows for name, split in manifest.splits.items()},
         class_counts={name: split.class_counts for name, split in manifest.splits.items()},
-        objective=job.objective,
+        objective=plan.metric,
         direction=plan.direction,
         max_epochs=options.max_epochs,
         rungs=rung_epochs(options.max_epochs),

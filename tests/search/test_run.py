@@ -136,7 +136,10 @@ def test_the_report_agrees_with_the_studies(finished: tuple[Path, str]) -> None:
         rows = trials[trials["backbone"] == name].set_index("trial")
         for one in study.get_trials():
             assert rows.loc[one.number, "state"] == one.state.name
-    assert "blobs" in (report / "report.md").read_text()
+    page = (report / "report.md").read_text()
+    assert "blobs" in page
+    assert "Validation NLL" in page
+    assert "val_nll" not in page
     assert (report / "report.html").stat().st_size > 1000
 
 
