@@ -62,7 +62,7 @@ def space(trial: optuna.Trial) -> TrainConfig:
         drop_rate=trial.suggest_float("drop_rate", 0.0, 0.5),
         drop_path_rate=trial.suggest_float("drop_path_rate", 0.0, 0.2),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.1),
-        class_balance=trial.suggest_categorical("class_balance", ["none", "loss", "sampling"]),
+        class_balance=trial.suggest_categorical("class_balance", ["none", "loss"]),
         # Its depthwise convolutions train half as fast in bf16 on a processor; on a graphics card, write "auto".
         precision="float32",
         augment=augmentation(trial),

@@ -56,7 +56,7 @@ def space(trial: optuna.Trial) -> TrainConfig:
         warmup_epochs=trial.suggest_float("warmup_epochs", 0.0, 2.0, step=0.5),
         drop_rate=trial.suggest_float("drop_rate", 0.0, 0.5),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.1),
-        class_balance=trial.suggest_categorical("class_balance", ["none", "loss", "sampling"]),
+        class_balance=trial.suggest_categorical("class_balance", ["none", "loss"]),
         augment=augmentation(trial),
         **optimiser(trial),
     )
