@@ -7,31 +7,11 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from two_spaces import epoch, make_ledger
 
 from search.errors import SpaceError
-from search.ledger import Ledger
 from search.space import load_space
-from search.study import create_studies, load_studies
-
-SPACE = (
-    "from galaxy_models.config import TrainConfig\n"
-    "named = [{'lr': 1e-3}]\n"
-    "def space(trial):\n"
-    "    return TrainConfig(backbone='vgg16', learning_rate=trial.suggest_float('lr', 1e-4, 1e-1, log=True))\n"
-)
-
-
-def make_ledger(folder: Path, *, direction: Any = "min", num_trials: int = 3, **fixed: Any) -> Ledger:
-    spaces = {}
-    for name in ("a", "b"):
-        (folder / f"{name}.py").write_text(SPACE)
-        spaces[name] = load_space(folder / f"{name}.py")
-    studies = create_studies(folder, list(spaces.values()), direction=direction, seed=1, fixed=fixed)
-    return Ledger(spaces, studies, num_trials, 9, "val_nll", direction, seed=1, overrides={"precision": "float32"})
-
-
-def epoch(number: int, value: float) -> dict[str, float]:
-    return {"epoch": number, "val_nll": value, "val_accuracy": 0.5, "epoch_s": 2.0}
+from search.study import load_studies
 
 
 def test_spaces_take_turns_until_each_has_its_trials(tmp_path: Path) -> None:
