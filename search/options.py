@@ -195,8 +195,7 @@ def make_parser() -> argparse.ArgumentParser:
     machine(
         "--precision",
         choices=PRECISIONS,
-        default="auto",
-        help="arithmetic of the networks (default: the fastest in hardware)",
+        help="arithmetic of the networks (default: as the space says, else the fastest in hardware)",
     )
     return parser
 

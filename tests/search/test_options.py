@@ -91,3 +91,8 @@ def test_a_trial_cannot_ask_for_more_than_there_is() -> None:
         plan_places(options("--cpus-per-trial", "3"), num_cpus=2, num_gpus=0)
     with pytest.raises(RunError, match="--gpus-per-trial: got 1, expected at most 0"):
         plan_places(options("--gpus-per-trial", "1"), num_cpus=2, num_gpus=0)
+
+
+def test_a_space_keeps_its_precision_unless_one_is_asked_for() -> None:
+    assert options().precision is None
+    assert options("--precision", "float32").precision == "float32"
