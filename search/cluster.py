@@ -35,6 +35,8 @@ def local_ray() -> Iterator[tuple[int, int]]:
     # What Tune logs as errors are trials that failed, which are told in our own words.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     ray.init(
+        # Whatever else runs here or is named in the environment.
+        address="local",
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -89,7 +89,7 @@ def make_ledger(job: Job) -> Ledger:
     spaces = list(plan.spaces.values())
     return Ledger(
         spaces=plan.spaces,
-        studies=create_studies(job.run_dir, spaces, direction=plan.direction, seed=options.seed, fixed=options.fixed),
+        studies=create_studies(job.run_dir, spaces, direction=plan.direction, seed=options.seed, fixed=plan.fixed),
         num_trials=options.num_trials,
         max_epochs=options.max_epochs,
         objective=job.objective,

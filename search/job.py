@@ -12,6 +12,7 @@ from search.options import SearchOptions, plan_places
 from search.preflight import make_plan
 from search.report import write_report
 from search.report.collect import FinalEvaluation, RunInfo
+from search.report.verdict import majority_class
 from search.run_dir import create_run_dir, package_versions
 from search.scheduler import rung_epochs
 from search.signals import collected_signals
@@ -25,7 +26,7 @@ def run_search(options: SearchOptions) -> int:
 
     Raises:
         GalaxyError: something the user can mend, found before the first trial or in one.
-        SearchFault: no trial ended with a value.
+        SearchFault: no trial ended with a value, or a space or a final evaluation failed; the report is written first.
     """
     console = Console()
     plan = make_plan(options, console)
@@ -35,26 +36,25 @@ def run_search(options: SearchOptions) -> int:
         job = Job(options, plan, places, create_run_dir(options, plan))
         _say(console, _opening(job))
         ended = run_experiment(job, console=console, received=received)
-        finals = _evaluate(job, ended)
-        page = write_report(job.run_dir, list(ended.ledger.studies.values()), finals, _run_info(job, ended))
+        finals, failures = evaluate_best(job, ended.ledger)
+        notes = _notes(ended, failures)
+        page = write_report(job.run_dir, list(ended.ledger.studies.values()), finals, _run_info(job, ended, notes))
     _say(console, [*_closing(job, ended, finals), f"report: {page}"])
     if ended.fault is not None:
         raise ended.fault
     if received:
         return 128 + received[0]
-    if not finals:
-        raise SearchFault(f"{job.run_dir}: no trial ended with a value: the report says why")
+    if failures or ended.ledger.given_up or not finals:
+        why = " ".join(notes) or "no trial ended with a value"
+        raise SearchFault(f"{job.run_dir}: {why}")
     return 0
 
 
-def _evaluate(job: Job, ended: Ended) -> dict[str, FinalEvaluation]:
-    try:
-        return evaluate_best(job, ended.ledger.best)
-    except Exception:
-        # What ended the search may end this too; it is told once, and the report goes without.
-        if ended.fault is None:
-            raise
-        return {}
+def _notes(ended: Ended, failures: dict[str, str]) -> tuple[str, ...]:
+    notes = [f"The search ended before its last trial: {ended.cut_short}."] if ended.cut_short else []
+    notes += [f"{words}." for words in ended.ledger.given_up.values()]
+    notes += [f"The final evaluation of {name} failed: {words}." for name, words in failures.items()]
+    return tuple(notes)
 
 
 def _say(console: Console, lines: list[str]) -> None:
@@ -83,15 +83,17 @@ def _opening(job: Job) -> list[str]:
 
 
 def _closing(job: Job, ended: Ended, finals: dict[str, FinalEvaluation]) -> list[str]:
-    metric = "accuracy" if job.plan.manifest.task.kind == "classes" else "rmse"
     lines = []
+    metric = "accuracy" if job.plan.manifest.task.kind == "classes" else "rmse"
     for name, final in finals.items():
         entry = ended.ledger.best[name]
         lines.append(
             f"best     {name}: trial {final.trial}, {job.objective} {entry.best_value:.4f} "
-            f"in epoch {entry.best_epoch}; "
-            f"test {metric} {final.metric('test', metric):.4f}"
+            f"in epoch {entry.best_epoch}; test {metric} {final.metric('test', metric):.4f}"
         )
+    baseline = majority_class(_run_info(job, ended, ()))
+    if baseline is not None:
+        lines.append(f"baseline always answering {baseline[0]}: test accuracy {baseline[1]:.4f}")
     if ended.handovers_s:
         lines.append(
             f"workers  {median(ended.handovers_s):.3f} s from the end of a trial to the first step of the next "
@@ -100,7 +102,7 @@ def _closing(job: Job, ended: Ended, finals: dict[str, FinalEvaluation]) -> list
     return lines
 
 
-def _run_info(job: Job, ended: Ended) -> RunInfo:
+def _run_info(job: Job, ended: Ended, notes: tuple[str, ...]) -> RunInfo:
     options, plan = job.options, job.plan
     manifest = plan.manifest
     return RunInfo(
@@ -122,5 +124,6 @@ def _run_info(job: Job, ended: Ended) -> RunInfo:
         versions=package_versions(),
         elapsed_s=ended.elapsed_s,
         data=str(plan.data),
-        notes=(f"The search ended before its last trial: {ended.cut_short}.",) if ended.cut_short else (),
+        weights_dir=str(options.weights_dir) if options.weights_dir else None,
+        notes=notes,
     )

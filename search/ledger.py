@@ -70,6 +70,7 @@ class Ledger:
         live: those that have not ended.
         started: number of trials started, by space.
         best: the best ended trial that did not fail, by space.
+        given_up: why a space gets no more trials, by space.
     """
 
     spaces: Mapping[str, Space]
@@ -84,10 +85,13 @@ class Ledger:
     live: dict[str, Entry] = field(default_factory=dict)
     started: dict[str, int] = field(default_factory=dict)
     best: dict[str, Entry] = field(default_factory=dict)
+    given_up: dict[str, str] = field(default_factory=dict)
 
     def next_space(self) -> str | None:
         """The space whose turn it is: the one with the fewest trials; None when all have theirs."""
-        open_spaces = [name for name in self.spaces if self.started.get(name, 0) < self.num_trials]
+        open_spaces = [
+            name for name in self.spaces if name not in self.given_up and self.started.get(name, 0) < self.num_trials
+        ]
         return min(open_spaces, key=lambda name: self.started.get(name, 0), default=None)
 
     def start(self, key: str, space: str) -> Entry:
@@ -173,6 +177,8 @@ class Ledger:
     def finished(self, key: str) -> Entry:
         """Close a trial that ran as far as it was let: complete at the last epoch, stopped before."""
         entry = self.entries[key]
+        if not entry.best_epoch:
+            return self.finish(key, "failed", f"{self.objective} was never a finite number")
         if entry.epochs >= self.max_epochs:
             return self.finish(key, "complete", f"all {self.max_epochs} epochs")
         return self.finish(key, "stopped", f"stopped by ASHA after epoch {entry.epochs}")

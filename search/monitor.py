@@ -94,7 +94,7 @@ class Monitor(Callback):
                 (f"{leader.best_value:.4f}", str(leader.best_epoch), str(leader.number)) if leader else ("-", "-", "-")
             )
             states = [str(counts[key]) for key in (None, "stopped", "complete", "failed")]
-            table.add_row(name, *states, str(ledger.num_trials), *best)
+            table.add_row(Text(name), *states, str(ledger.num_trials), *best)
         remaining = self.remaining_s()
         left = "" if remaining is None else f", about {clock(remaining)} left"
         return Group(table, Text(f"elapsed {clock(self.elapsed_s)}{left}", style="dim"))

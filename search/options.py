@@ -76,6 +76,20 @@ def plan_places(options: SearchOptions, *, num_cpus: int, num_gpus: int) -> Plac
     return Places(cpus, gpus, min(room, options.max_concurrent or room))
 
 
+def check_free(options: SearchOptions) -> None:
+    """Check that the run's folder can be made, before anything is spent.
+
+    Raises:
+        RunError: it exists already, or what should hold it is no folder.
+    """
+    for path in (options.runs_dir, *options.runs_dir.parents):
+        if path.exists() and not path.is_dir():
+            raise RunError(f"--runs-dir: {path} is a file, expected a folder: choose another")
+    if options.name is not None and (options.runs_dir / options.name).exists():
+        taken = options.runs_dir / options.name
+        raise RunError(f"--name: {taken} exists already, expected a new folder: choose another name")
+
+
 def duration_s(text: str) -> float:
     """Parse a duration: seconds, or a number and a unit, such as `600`, `90s`, `10m`, `1.5h`, `2d`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())

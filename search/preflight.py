@@ -1,22 +1,30 @@
 """Everything that can be found wrong before the first trial is found here."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from galaxy_models.config import TrainConfig
-from galaxy_models.data.manifest import Manifest
+from galaxy_models.data.conversion import convert_survey
+from galaxy_models.data.manifest import MANIFEST_NAME, Manifest
+from galaxy_models.data.plan import ConvertSettings
+from galaxy_models.data.progress import Progress
+from galaxy_models.data.readers.simulated import SimulatedReader
 from galaxy_models.errors import GalaxyError
 from galaxy_models.models import check_network, check_weights
 from galaxy_models.task import Direction, objective_direction
-from search.errors import RunError, SearchFault
-from search.options import SearchOptions
+from galaxy_models.training.optim import check_optimizer
+from search.errors import RunError
+from search.options import SearchOptions, check_free
 from search.space import Space, load_space, probe_space
 
 SIMULATED_SKY = Path("shards") / "simulated"
 SIMULATED_PX = 64
+SIMULATED_GALAXIES = 2000
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class Plan:
 
     Attributes:
         spaces: the spaces by name, in the order given.
+        fixed: for each space, the parameters that the user fixed.
         parameters: names of all their parameters.
         data: the shards' folder.
         manifest: what is in it.
@@ -33,6 +42,7 @@ class Plan:
     """
 
     spaces: dict[str, Space]
+    fixed: dict[str, dict[str, Any]]
     parameters: list[str]
     data: Path
     manifest: Manifest
@@ -41,37 +51,59 @@ class Plan:
 
 
 def make_plan(options: SearchOptions, console: Console) -> Plan:
-    """Check the spaces, the survey and the weights.
+    """Check the options, the spaces, the survey and the weights.
 
     Raises:
         GalaxyError: any of them cannot be used.
     """
-    spaces = {path.stem: load_space(path) for path in options.spaces}
+    check_free(options)
     if options.weights_dir is not None and not options.weights_dir.is_dir():
         raise RunError(f"--weights-dir: {options.weights_dir} is no folder, expected one of safetensors files")
-    probes = {name: probe_space(space, seed=options.seed, fixed=options.fixed) for name, space in spaces.items()}
+    spaces = {path.stem: load_space(path) for path in options.spaces}
+    free = {name: probe_space(space, seed=options.seed, fixed={}) for name, space in spaces.items()}
+    parameters = sorted({name for probe in free.values() for name in probe.parameters})
+    for name in options.fixed:
+        if name not in parameters:
+            raise RunError(f"--fix {name}: no space has such a parameter, expected one of {', '.join(parameters)}")
+    fixed = {
+        space: {name: value for name, value in options.fixed.items() if name in probe.parameters}
+        for space, probe in free.items()
+    }
+    probes = {name: probe_space(space, seed=options.seed, fixed=fixed[name]) for name, space in spaces.items()}
     data = options.data if options.data is not None else simulated_sky(console)
     manifest = Manifest.load(data)
     metric, direction = objective_direction(manifest.task.kind, options.objective)
+    check_survey(manifest, data, metric)
+    for name, probe in probes.items():
+        check_networks(spaces[name], probe.configs, px=manifest.px, weights_dir=options.weights_dir)
+    return Plan(spaces, fixed, parameters, data, manifest, metric, direction)
+
+
+def check_survey(manifest: Manifest, data: Path, metric: str) -> None:
+    """Check that the shards are whole and that every split can do its part.
+
+    Raises:
+        GalaxyError: a split or a class without galaxies, or a shard that is missing or altered.
+    """
     for split in ("train", "val", "test"):
         if not manifest.splits[split].num_rows:
             raise RunError(f"{data}: the split {split} is empty: convert the survey again with more galaxies in it")
+    if manifest.task.kind == "classes":
+        counts = manifest.splits["train"].class_counts
+        if 0 in counts:
+            name = manifest.task.names[counts.index(0)]
+            raise RunError(f"{data}: the class {name!r} has no galaxy to train on: add some, or leave the class out")
+        if metric == "auroc" and sum(count > 0 for count in manifest.splits["val"].class_counts) < 2:
+            raise RunError(f"--objective auroc: {data} has one class in its validation split, expected two at least")
     manifest.verify(data)
-    for name, probe in probes.items():
-        check_networks(spaces[name], probe.configs, px=manifest.px, weights_dir=options.weights_dir)
-    parameters = sorted({name for probe in probes.values() for name in probe.parameters})
-    return Plan(spaces, parameters, data, manifest, metric, direction)
 
 
 def simulated_sky(console: Console) -> Path:
     """The simulated survey, drawn the first time it is asked for."""
-    if not (SIMULATED_SKY / "manifest.json").is_file():
-        from galaxy_models.data.convert import main as convert
-
+    if not (SIMULATED_SKY / MANIFEST_NAME).is_file():
         console.print(f"no --data given: drawing a simulated sky into {SIMULATED_SKY}, once", highlight=False)
-        code = convert(["simulated", "--out", str(SIMULATED_SKY), "--px", str(SIMULATED_PX)])
-        if code:
-            raise SearchFault(f"{SIMULATED_SKY}: the simulated sky could not be drawn: see the message above")
+        settings = ConvertSettings(out=SIMULATED_SKY, px=SIMULATED_PX, crop=1.0, num_workers=os.cpu_count() or 1)
+        convert_survey(SimulatedReader(SIMULATED_GALAXIES), settings, progress=Progress())
     return SIMULATED_SKY
 
 
@@ -89,6 +121,7 @@ def check_networks(space: Space, configs: Sequence[TrainConfig], *, px: int, wei
         try:
             if shape not in shapes:
                 check_network(config, px=image_px)
+            check_optimizer(config.optimizer)
             if config.weights != "none" and source not in weights:
                 check_weights(config, weights_dir=weights_dir)
         except GalaxyError as error:

@@ -29,8 +29,6 @@ def create_run_dir(options: SearchOptions, plan: Plan) -> Path:
         run_dir.mkdir(parents=True)
     except FileExistsError:
         raise RunError(f"--name: {run_dir} exists already, expected a new folder: choose another name") from None
-    except NotADirectoryError:
-        raise RunError(f"--runs-dir: {options.runs_dir} is a file, expected a folder: choose another") from None
     (run_dir / "spaces").mkdir()
     for space in plan.spaces.values():
         shutil.copyfile(space.path, run_dir / "spaces" / f"{space.name}.py")
@@ -44,7 +42,7 @@ def create_run_dir(options: SearchOptions, plan: Plan) -> Path:
         "max_epochs": options.max_epochs,
         "time_budget_s": options.time_budget_s,
         "objective": plan.metric,
-        "fixed": options.fixed,
+        "fixed": plan.fixed,
         "precision": options.precision,
         "versions": package_versions(),
     }

@@ -11,21 +11,19 @@ from galaxy_models.task import Direction
 REDUCTION_FACTOR = 3
 
 
-def rung_epochs(max_epochs: int, *, first: int = 1, factor: int = REDUCTION_FACTOR) -> tuple[int, ...]:
-    """The epochs after which trials are compared, in ascending order.
+def rung_epochs(max_epochs: int) -> tuple[int, ...]:
+    """The epochs after which trials are compared, in ascending order: 1, 3, 9, 27 ...
 
     Counted in whole numbers: a logarithm loses the rung at 81 of 243 epochs, since log(243)/log(3) = 4.999...
 
     Args:
         max_epochs: epochs of a trial that is never stopped; not a rung, since nothing is left to stop.
-        first: the first rung.
-        factor: one trial in this many goes on from each rung to the next.
     """
     rungs = []
-    epochs = first
+    epochs = 1
     while epochs < max_epochs:
         rungs.append(epochs)
-        epochs *= factor
+        epochs *= REDUCTION_FACTOR
     return tuple(rungs)
 
 
@@ -75,6 +73,8 @@ class BackboneAsha(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Compare a trial at its rung; stop it where it is not among the best third."""
+        if not math.isfinite(result["objective"]):
+            return TrialScheduler.CONTINUE
         decision: str = self._asha(trial).on_trial_result(tune_controller, trial, result)
         return decision
 
@@ -96,6 +96,3 @@ class BackboneAsha(FIFOScheduler):
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its scheduler; nothing reads that, since the study is the record."""
         return {}
-
-
-__all__ = ["REDUCTION_FACTOR", "BackboneAsha", "TrialScheduler", "rung_epochs"]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a search in order."""
+"""Ctrl-C, SIGTERM and the end of a terminal end a search in order."""
 
 import contextlib
 import signal
@@ -8,7 +8,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def collected_signals() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C or SIGTERM in a list; a second has its usual effect."""
+    """Collect the first Ctrl-C, SIGTERM or SIGHUP in a list; a second has its usual effect."""
     received: list[int] = []
     previous: dict[int, Any] = {}
 
@@ -20,7 +20,7 @@ def collected_signals() -> Iterator[list[int]]:
         received.append(number)
         restore()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         previous[number] = signal.signal(number, note)
     try:
         yield received

@@ -32,8 +32,8 @@ class SearchStopper(Stopper):
         """Whether the search ends now; `reason` then says why."""
         if self._received:
             self.reason = "interrupted"
-        elif self._fault() is not None:
-            self.reason = "an error elsewhere"
+        elif (fault := self._fault()) is not None:
+            self.reason = f"an error: {fault}"
         elif self._deadline is not None and time.monotonic() >= self._deadline:
             self.reason = "time budget"
         return bool(self.reason)

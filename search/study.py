@@ -39,9 +39,16 @@ def make_sampler(seed: int, space: str, fixed: Mapping[str, Any]) -> optuna.samp
 
 
 def create_studies(
-    run_dir: Path, spaces: Sequence[Space], *, direction: Direction, seed: int, fixed: Mapping[str, Any]
+    run_dir: Path, spaces: Sequence[Space], *, direction: Direction, seed: int, fixed: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, optuna.Study]:
     """Create a study for each space in the run's journal, its named configurations enqueued.
+
+    Args:
+        run_dir: the run's folder.
+        spaces: the spaces.
+        direction: which way the objective is better.
+        seed: the run's seed.
+        fixed: for each space, the parameters that keep a value the user gave.
 
     Returns:
         The studies by space name, in the order of the spaces.
@@ -53,12 +60,12 @@ def create_studies(
         study = optuna.create_study(
             study_name=space.name,
             storage=storage,
-            sampler=make_sampler(seed, space.name, fixed),
+            sampler=make_sampler(seed, space.name, fixed[space.name]),
             direction="minimize" if direction == "min" else "maximize",
         )
         study.set_user_attr("backbone", space.name)
         for item in space.named:
-            study.enqueue_trial({**item, **fixed}, user_attrs={"named": True})
+            study.enqueue_trial({**item, **fixed[space.name]}, user_attrs={"named": True})
         studies[space.name] = study
     return studies
 

@@ -4,6 +4,7 @@ One worker process runs many trials. It keeps torch, the memory-mapped shards an
 `reset_config` only makes a new network and optimiser.
 """
 
+import contextlib
 import math
 import time
 import traceback
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from galaxy_models.training.survey import SurveyData
 
 
-def weights_path(run_dir: Path, space: str, number: int) -> Path:
-    """Where a trial's weights of its best epoch lie."""
-    return run_dir / "weights" / space / f"trial-{number:05d}.safetensors"
+def weights_path(run_dir: Path, space: str, number: int, epoch: int) -> Path:
+    """Where a trial's weights of an epoch lie. Only those of the best epochs are written."""
+    return run_dir / "weights" / space / f"trial-{number:05d}-epoch-{epoch:04d}.safetensors"
 
 
 class GalaxyTrial(tune.Trainable):
@@ -78,8 +79,9 @@ class GalaxyTrial(tune.Trainable):
         if isinstance(error, GalaxyError):
             return {"objective": math.nan, "done": True, "fault": words, "fault_exit_code": error.exit_code}
         log = Path(self.config["run_dir"]) / "errors" / f"{self.config['space']}-{self.config['number']:05d}.txt"
-        log.parent.mkdir(exist_ok=True)
-        log.write_text(traceback.format_exc(), encoding="utf-8")
+        with contextlib.suppress(OSError):
+            log.parent.mkdir(exist_ok=True)
+            log.write_text(traceback.format_exc(), encoding="utf-8")
         return {"objective": math.nan, "done": True, "fault": f"{type(error).__name__}: {words:.300}"}
 
     def _epoch(self) -> dict[str, Any]:
@@ -120,5 +122,5 @@ class GalaxyTrial(tune.Trainable):
         to_beat = self.config["value_to_beat"]
         if not math.isnan(to_beat) and sign * value >= sign * to_beat:
             return
-        path = weights_path(Path(self.config["run_dir"]), self.config["space"], self.config["number"])
-        trainer.save_weights(path)
+        run_dir, number = Path(self.config["run_dir"]), self.config["number"]
+        trainer.save_weights(weights_path(run_dir, self.config["space"], number, trainer.epoch))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from galaxy_models.config import TrainConfig
@@ -55,7 +55,8 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
-    _write_whole(path, lambda partial: save_file(tensors, partial, metadata=metadata))
+    # Written by Python, which tells a full disk from other faults; safetensors' own writer does not.
+    _write_whole(path, lambda partial: partial.write_bytes(save(tensors, metadata=metadata)))
 
 
 def load_weights(path: Path, model: nn.Module) -> dict[str, str]:
@@ -140,7 +141,7 @@ def _fill(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> Non
         raise WeightsError(f"weights {path}: of another network than expected: {error}") from None
 
 
-def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -40,6 +40,7 @@ class RunInfo:
         versions: version of each package that matters, by name.
         elapsed_s: seconds the search took.
         data: the folder of shards as the user typed it.
+        weights_dir: the folder of initial weights as the user typed it; None without one.
         notes: what else a reader has to know, a sentence each.
     """
 
@@ -61,6 +62,7 @@ class RunInfo:
     versions: dict[str, str]
     elapsed_s: float
     data: str
+    weights_dir: str | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -46,7 +46,7 @@ CURVES_KEY = (
 
 def progress(trials: Trials, info: RunInfo) -> Figure | None:
     """Best value so far against epochs spent, a line a backbone; None without a single value."""
-    paths = {name: _best_so_far(trials.curves[trials.curves["backbone"] == name], info) for name in trials.backbones}
+    paths = {name: _best_so_far(_valid_curves(trials, name), info) for name in trials.backbones}
     paths = {name: path for name, path in paths.items() if path[1]}
     if not paths:
         return None
@@ -70,6 +70,13 @@ def progress(trials: Trials, info: RunInfo) -> Figure | None:
     better = "lower" if info.direction == "min" else "higher"
     title = f"Best validation {metric} so far against training epochs spent ({better} is better)"
     return Figure("progress", title, svg, " ".join(words))
+
+
+def _valid_curves(trials: Trials, backbone: str) -> "pd.DataFrame":
+    """A backbone's epochs; those of failed trials count as spent, but their values are no one's best."""
+    own, table = trials.curves[trials.curves["backbone"] == backbone], trials.table
+    failed = table["trial"][(table["backbone"] == backbone) & (table["state"] == "FAIL")]
+    return own.assign(value=own["value"].where(~own["trial"].isin(failed)))
 
 
 def _best_so_far(curves: "pd.DataFrame", info: RunInfo) -> tuple[list[int], list[float]]:

@@ -122,7 +122,8 @@ def chosen_trial(trials: Trials, backbone: str, finals: dict[str, FinalEvaluatio
     """The finally evaluated trial, else the best complete one, else the best that got a value, else None."""
     if backbone in finals:
         return finals[backbone].trial
-    rows = trials.table[(trials.table["backbone"] == backbone) & trials.table["value"].notna()]
+    ended = (trials.table["backbone"] == backbone) & (trials.table["state"] != "FAIL")
+    rows = trials.table[ended & trials.table["value"].notna()]
     complete = rows[rows["state"] == "COMPLETE"]
     rows = rows if complete.empty else complete
     if rows.empty:
@@ -231,7 +232,7 @@ def best_configs(
         final = finals.get(backbone)
         metrics = {split: _finite(final.metrics.get(split)) if final else None for split in SPLITS}
         found[backbone] = {
-            "config": config, "trial": number, **metrics, "command": train_command(backbone, info.data, path)
+            "config": config, "trial": number, **metrics, "command": train_command(backbone, info, path)
         }  # fmt: skip
     return found
 
@@ -242,11 +243,12 @@ def _finite(metrics: dict[str, float] | None) -> dict[str, float | None] | None:
     return {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def train_command(backbone: str, data: str, path: Path) -> str:
+def train_command(backbone: str, info: RunInfo, path: Path) -> str:
     """The command that trains a backbone's best configuration again."""
     out = "retrained/" + "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in backbone)
     words = ["python", "-m", "galaxy_models.train", path.as_posix()]
-    return shlex.join([*words, "--backbone", backbone, "--data", data, "--out", out])
+    words += ["--backbone", backbone, "--data", info.data, "--out", out]
+    return shlex.join([*words, "--weights-dir", info.weights_dir] if info.weights_dir else words)
 
 
 def as_json(value: object) -> str:

@@ -140,10 +140,10 @@ def cautions(trials: Trials, finals: dict[str, FinalEvaluation], info: RunInfo) 
     if missing:
         found.append(f"No final evaluation of {listed(tuple(missing))}: the tables show a dash there.")
     if finals:
-        found.append(
-            "Each backbone was trained with a single seed, and another seed alone can move its score. "
-            f"Differences below about {CLEAR_LEAD:g} standard errors of the test split are not called a win."
-        )
+        found.append("Each backbone was trained with a single seed, and another seed alone can move its score.")
+        if info.task.kind == "classes":
+            clear = f"Differences below about {CLEAR_LEAD:g} standard errors of the test split are not called a win."
+            found[-1] += f" {clear}"
         found += _near_baseline(finals, info)
     return (*found, *info.notes)
 

@@ -114,3 +114,22 @@ def test_fixed_parameters_stay_fixed(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path, num_trials=5, lr=0.02)
     assert {ledger.start(str(n), "a").trial.params["lr"] for n in range(5)} == {0.02}
     assert optuna.logging.get_verbosity() == optuna.logging.WARNING
+
+
+def test_a_trial_without_a_finite_value_has_failed(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path)
+    ledger.start("0", "a")
+    for number in range(1, 10):
+        ledger.record("0", epoch(number, math.nan))
+    ledger.finished("0")
+    (trial,) = [one for one in load_studies(tmp_path)["a"].get_trials() if one.state.is_finished()]
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["reason"] == "val_nll was never a finite number"
+
+
+def test_a_space_that_is_given_up_gets_no_more_turns(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path)
+    ledger.given_up["a"] = "it failed"
+    assert ledger.next_space() == "b"
+    ledger.given_up["b"] = "it failed too"
+    assert ledger.next_space() is None

@@ -32,12 +32,12 @@ def test_rungs(max_epochs: int, rungs: tuple[int, ...]) -> None:
     assert rung_epochs(max_epochs) == rungs
 
 
-@given(st.integers(1, 10**6), st.integers(1, 50), st.integers(2, 5))
-def test_rungs_are_every_power_below_the_end(max_epochs: int, first: int, factor: int) -> None:
-    rungs = rung_epochs(max_epochs, first=first, factor=factor)
-    assert all(rung < max_epochs for rung in rungs)
-    assert all(later == factor * earlier for earlier, later in itertools.pairwise(rungs))
-    assert (rungs[-1] if rungs else first / factor) * factor >= max_epochs or (not rungs and first >= max_epochs)
+@given(st.integers(2, 10**9))
+def test_rungs_are_every_power_of_three_below_the_end(max_epochs: int) -> None:
+    rungs = rung_epochs(max_epochs)
+    assert rungs[0] == 1
+    assert all(later == 3 * earlier for earlier, later in itertools.pairwise(rungs))
+    assert rungs[-1] < max_epochs <= 3 * rungs[-1]
 
 
 def trial(space: str, number: int) -> Any:
@@ -80,3 +80,14 @@ def test_a_diverged_trial_leaves_no_mark_on_the_rungs() -> None:
     asha.on_trial_complete(None, diverged, {"epoch": 1, "objective": math.nan})
     assert feed(asha, later, 1, 3.0) == TrialScheduler.CONTINUE
     assert feed(asha, last, 1, 4.0) == TrialScheduler.STOP
+
+
+def test_a_value_that_is_not_finite_enters_no_rung_and_stops_nobody() -> None:
+    asha = BackboneAsha(9, "max")
+    first, second, third = (trial("cnn", number) for number in range(3))
+    for one in (first, second, third):
+        asha.on_trial_add(None, one)
+    assert feed(asha, first, 1, math.nan) == TrialScheduler.CONTINUE
+    assert feed(asha, second, 1, 0.5) == TrialScheduler.CONTINUE
+    assert feed(asha, third, 1, 0.4) == TrialScheduler.STOP
+    assert feed(asha, first, 3, 0.9) == TrialScheduler.CONTINUE

@@ -21,7 +21,9 @@ def make_ledger(folder: Path, *, direction: Any = "min", num_trials: int = 3, **
     for name in ("a", "b"):
         (folder / f"{name}.py").write_text(SPACE)
         spaces[name] = load_space(folder / f"{name}.py")
-    studies = create_studies(folder, list(spaces.values()), direction=direction, seed=1, fixed=fixed)
+    studies = create_studies(
+        folder, list(spaces.values()), direction=direction, seed=1, fixed=dict.fromkeys(spaces, fixed)
+    )
     return Ledger(spaces, studies, num_trials, 9, "val_nll", direction, seed=1, overrides={"precision": "float32"})
 
 
