@@ -72,19 +72,19 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, module: str = "search.run", **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "search.run", *words],
+        [sys.executable, "-m", module, *words],
         cwd=folder,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", **environment},
     )
 
 
-def run(folder: Path, *words: str) -> tuple[int, str, str]:
-    process = start(folder, *words)
+def run(folder: Path, *words: str, module: str = "search.run", **environment: str) -> tuple[int, str, str]:
+    process = start(folder, *words, module=module, **environment)
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
 
@@ -239,9 +239,8 @@ def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path:
 
 
 def test_votes_are_searched_within_a_time_budget(tmp_path: Path) -> None:
-    words = ["simulated", "150", "--recipe", "none", "--px", str(PX), "--out", "votes"]
-    convert = [sys.executable, "-m", "galaxy_models.data.convert", *words]
-    subprocess.run(convert, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    words = ("simulated", "150", "--recipe", "none", "--px", str(PX), "--out", "votes")
+    assert run(tmp_path, *words, module="galaxy_models.data.convert")[0] == 0
     (tmp_path / "one.py").write_text(SPACE)
     bounds = ("--num-trials", "500", "--time-budget", "12s")
     code, out, err = run(tmp_path, "--space", "one.py", "--data", "votes", "--name", "votes", *bounds)
@@ -268,14 +267,12 @@ def test_a_bug_in_every_trial_ends_the_search_after_three_with_code_1(survey: Pa
         "        raise ZeroDivisionError('planted')\n"
         "    loop.Trainer.run_epoch = broken\n"
     )
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    words = [sys.executable, "-m", "search.run", "--space", "one.py", "--data", str(survey), "--name", "bug"]
-    done = subprocess.run(
-        words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 1, done.stderr
-    assert "ZeroDivisionError: planted" in done.stderr
-    assert "Traceback" not in done.stderr
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    words = ("--space", "one.py", "--data", str(survey), "--name", "bug")
+    code, _, err = run(tmp_path, *words, PYTHONPATH=path)
+    assert code == 1, err
+    assert "ZeroDivisionError: planted" in err
+    assert "Traceback" not in err
     trials = load_studies(tmp_path / "runs" / "bug")["one"].get_trials()
     assert len([one for one in trials if one.state == TrialState.FAIL]) <= 4
     assert (tmp_path / "runs" / "bug" / "report" / "report.html").is_file()
