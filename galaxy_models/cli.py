@@ -8,8 +8,18 @@ from collections.abc import Callable
 from galaxy_models.errors import GalaxyError
 
 EXIT_INTERRUPTED = 130
-# What a disk may answer that is no bug of ours: full, over quota, read-only, forbidden.
-DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# What a machine may answer that is no bug of ours, and what helps.
+_REMEDIES = {
+    errno.ENOSPC: "free some room or choose another place",
+    errno.EDQUOT: "free some room or choose another place",
+    errno.EROFS: "choose another place",
+    errno.EACCES: "change the permissions or choose another place",
+    errno.EPERM: "change the permissions or choose another place",
+    errno.EIO: "check the disk, or the network that it is on",
+    errno.EMFILE: "allow more open files with ulimit -n, or use fewer processes",
+    errno.ENFILE: "allow more open files with ulimit -n, or use fewer processes",
+}
+DISK_ERRNOS = tuple(_REMEDIES)
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -20,7 +30,7 @@ def run_command(command: Callable[[], int]) -> int:
 
     Returns:
         The command's own code; 2 for a user's mistake; 1 for a fault that is nobody's mistake
-        (a full disk, a read-only one); 130 after Ctrl-C. Bugs keep their traceback.
+        (a full disk, a failing one); 130 after Ctrl-C. Bugs keep their traceback.
     """
     try:
         code = command()
@@ -37,7 +47,7 @@ def run_command(command: Callable[[], int]) -> int:
         if error.errno not in DISK_ERRNOS:
             raise
         where = error.filename or "the disk"
-        message = f"error: {where}: {error.strerror}: free some room or choose another place, then run again"
+        message = f"error: {where}: {error.strerror}: {_REMEDIES[error.errno]}, then run again"
         print(message, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -42,13 +42,24 @@ def test_kinds_of_faults() -> None:
     assert issubclass(errors.ShardError, errors.DataError)
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM])
-def test_a_disk_that_refuses_is_nobodys_mistake(code: int, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "free some room or choose another place"),
+        (errno.EDQUOT, "free some room or choose another place"),
+        (errno.EROFS, "choose another place"),
+        (errno.EACCES, "change the permissions or choose another place"),
+        (errno.EPERM, "change the permissions or choose another place"),
+        (errno.EIO, "check the disk, or the network that it is on"),
+        (errno.EMFILE, "allow more open files with ulimit -n, or use fewer processes"),
+        (errno.ENFILE, "allow more open files with ulimit -n, or use fewer processes"),
+    ],
+)
+def test_a_machine_that_refuses_is_nobodys_mistake(code: int, remedy: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert failing(OSError(code, "the reason", "runs/x")) == 1
-    advice = "the reason: free some room or choose another place, then run again\n"
-    assert capfd.readouterr().err == f"error: runs/x: {advice}"
+    assert capfd.readouterr().err == f"error: runs/x: the reason: {remedy}, then run again\n"
     assert failing(OSError(code, "the reason")) == 1
-    assert capfd.readouterr().err == f"error: the disk: {advice}"
+    assert capfd.readouterr().err == f"error: the disk: the reason: {remedy}, then run again\n"
 
 
 @pytest.mark.parametrize("bug", [KeyError("x"), AssertionError("x"), OSError(errno.ENOENT, "x"), ValueError("x")])

@@ -1,6 +1,7 @@
 """Converts a survey into shards: every readable galaxy once, in one split, with a manifest."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -8,16 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from galaxy_models.data.manifest import SCHEMA_VERSION, SPLIT_NAMES, Manifest, SplitEntry
 from galaxy_models.data.pipeline import load_images
-from galaxy_models.data.plan import ConvertSettings, Plan, check_coverage, plan_conversion, share_allows
+from galaxy_models.data.plan import ConvertSettings, Plan, PlannedGalaxy, check_coverage, plan_conversion, share_allows
 from galaxy_models.data.progress import Progress
 from galaxy_models.data.readers.base import LoadedImage, Reader
 from galaxy_models.data.shards import ShardWriter
-from galaxy_models.data.staging import check_output, staged_folder
+from galaxy_models.data.staging import REJECTED_NAME, check_apart, check_output, resolve_output, staged_folder
 from galaxy_models.errors import DataError
-
-REJECTED_NAME = "rejected.csv"
 
 
 @dataclass
@@ -25,8 +26,8 @@ class _Tally:
     """What became of the galaxies so far.
 
     Attributes:
-        rejected: id, path and reason of each unreadable image.
-        duplicates: id, path and reason of each image that an earlier galaxy has already.
+        rejected: id, path and reason of each image that cannot be used.
+        duplicates: id, path and reason of each image that another galaxy with the same target has already.
         written: split and target of each converted galaxy.
     """
 
@@ -47,24 +48,25 @@ def convert_survey(reader: Reader, settings: ConvertSettings, *, progress: Progr
         The manifest, as written to `settings.out`.
 
     Raises:
-        DataError: the output is in use, the labels cannot be used, or too many images cannot be read; the
-            list of those is then kept beside the output.
+        DataError: the output is in use, the labels cannot be used, or too many images cannot be used; the
+            list of those is then kept beside the output; likewise where what is left cannot be trained on.
         ConfigError: an option that does not fit the survey.
     """
-    # The output itself may be a link to a roomier disk.
-    out = settings.out.resolve()
+    out = resolve_output(settings.out)
+    check_apart(out, reader.paths)
     check_output(out, force=settings.force)
     for note in reader.notes:
         progress.say(note)
     plan = plan_conversion(reader, settings)
-    if plan.recipe:
-        progress.say(f"recipe {plan.recipe}: {_count_classes(plan)}; {plan.num_left_out:,} meet no rule")
+    for note in plan.notes:
+        progress.say(note)
     beside = out.with_name(f"{out.name}.{REJECTED_NAME}")
     with staged_folder(out, force=settings.force) as folder:
         writers = {name: ShardWriter(folder, name, px=settings.px, task=plan.task) for name in SPLIT_NAMES}
         tally = _write_galaxies(plan, settings, writers, progress)
         _check_rejected(tally, plan, settings, beside)
-        manifest = _make_manifest(reader, settings, plan, tally, writers)
+        counts = _count_written(tally, plan, beside)
+        manifest = _make_manifest(reader, settings, plan, tally, _close(writers, counts, plan))
         _write_rejected(folder / REJECTED_NAME, tally)
         manifest.write(folder)
     beside.unlink(missing_ok=True)
@@ -84,7 +86,7 @@ def _write_galaxies(
     plan: Plan, settings: ConvertSettings, writers: dict[str, ShardWriter], progress: Progress
 ) -> _Tally:
     tally = _Tally()
-    first_ids: dict[bytes, str] = {}
+    kept: dict[bytes, PlannedGalaxy] = {}
     sources = [galaxy.record.image for galaxy in plan.galaxies]
     images = load_images(sources, px=settings.px, crop=settings.crop, num_workers=settings.num_workers)
     with closing(images), progress.counting(len(sources)) as advance:
@@ -96,13 +98,24 @@ def _write_galaxies(
                 tally.rejected.append((*place, str(image)))
                 continue
             if image.digest is not None:
-                first_id = first_ids.setdefault(image.digest, galaxy.record.id)
-                if first_id != galaxy.record.id:
-                    tally.duplicates.append((*place, f"duplicate: the same image as {first_id}"))
+                first = kept.setdefault(image.digest, galaxy)
+                if first is not galaxy:
+                    _set_aside(tally, place, first, galaxy, plan)
                     continue
             writers[galaxy.split].add(galaxy.record.id, image.pixels, galaxy.target)
             tally.written.append((galaxy.split, galaxy.target))
     return tally
+
+
+def _set_aside(tally: _Tally, place: tuple[str, str], first: PlannedGalaxy, galaxy: PlannedGalaxy, plan: Plan) -> None:
+    """List a galaxy whose image another one has: contradicting labels are a fault, agreeing ones are not."""
+    same = f"the same image as {first.record.id}"
+    if np.array_equal(first.target, galaxy.target):
+        tally.duplicates.append((*place, f"duplicate: {same}"))
+    elif plan.task.kind == "classes":
+        tally.rejected.append((*place, f"{same}, which is of class {plan.task.names[first.target]}"))
+    else:
+        tally.rejected.append((*place, f"{same}, which has other vote fractions"))
 
 
 def _check_rejected(tally: _Tally, plan: Plan, settings: ConvertSettings, beside: Path) -> None:
@@ -112,30 +125,43 @@ def _check_rejected(tally: _Tally, plan: Plan, settings: ConvertSettings, beside
     _write_rejected(beside, tally)
     object_id, path, reason = tally.rejected[0]
     raise DataError(
-        f"{num_rejected:,} of {num_galaxies:,} images cannot be read, the first {path} (id {object_id}: {reason}), "
+        f"{num_rejected:,} of {num_galaxies:,} images cannot be used, the first {path} (id {object_id}: {reason}), "
         f"--max-rejected allows a share of {settings.max_rejected:g}: see {beside}, mend the images or allow more"
     )
 
 
-def _make_manifest(
-    reader: Reader, settings: ConvertSettings, plan: Plan, tally: _Tally, writers: dict[str, ShardWriter]
-) -> Manifest:
-    counts = check_coverage(plan.task, tally.written)
+def _count_written(tally: _Tally, plan: Plan, beside: Path) -> dict[str, Counter[int]]:
+    """Count again what the plan counted, now without the galaxies that were set aside."""
+    try:
+        return check_coverage(plan.task, tally.written, remedy=plan.remedy)
+    except DataError as error:
+        _write_rejected(beside, tally)
+        num_rejected, num_duplicates = len(tally.rejected), len(tally.duplicates)
+        raise DataError(f"{error}; rejected {num_rejected:,}, duplicates {num_duplicates:,}: see {beside}") from None
+
+
+def _close(writers: dict[str, ShardWriter], counts: dict[str, Counter[int]], plan: Plan) -> dict[str, SplitEntry]:
     num_classes = len(plan.task.names) if plan.task.kind == "classes" else 0
+    return {
+        name: SplitEntry(
+            num_rows=counts[name].total(),
+            shards=writer.close(),
+            class_counts=tuple(counts[name][number] for number in range(num_classes)),
+        )
+        for name, writer in writers.items()
+    }
+
+
+def _make_manifest(
+    reader: Reader, settings: ConvertSettings, plan: Plan, tally: _Tally, splits: dict[str, SplitEntry]
+) -> Manifest:
     return Manifest(
         schema_version=SCHEMA_VERSION,
         survey=settings.survey or reader.survey,
         simulated=reader.simulated,
         task=plan.task,
         px=settings.px,
-        splits={
-            name: SplitEntry(
-                num_rows=counts[name].total(),
-                shards=writer.close(),
-                class_counts=tuple(counts[name][number] for number in range(num_classes)),
-            )
-            for name, writer in writers.items()
-        },
+        splits=splits,
         rejected=len(tally.rejected),
         left_out=plan.num_left_out,
         made_by={
@@ -149,11 +175,6 @@ def _make_manifest(
             "num_duplicates": len(tally.duplicates),
         },
     )
-
-
-def _count_classes(plan: Plan) -> str:
-    targets = [galaxy.target for galaxy in plan.galaxies]
-    return ", ".join(f"{name} {targets.count(number):,}" for number, name in enumerate(plan.task.names))
 
 
 def _write_rejected(path: Path, tally: _Tally) -> None:

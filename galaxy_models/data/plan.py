@@ -14,9 +14,15 @@ from galaxy_models.data.readers.base import Reader, Record
 from galaxy_models.data.split import assign_split
 from galaxy_models.errors import ConfigError, DataError
 from galaxy_models.morphology.recipes import NO_CLASS, RECIPES
+from galaxy_models.morphology.tree import GZ2
 from galaxy_models.task import Task
 
 NO_RECIPE = "none"
+# Fractions that were rounded to two digits miss their sums by no more than this.
+_SUM_TOLERANCE = 0.02
+_MAX_WRONG_SUMS = 0.01
+# Its fractions add up to 1 in the Kaggle columns, and to Class1.1 + Class1.2 elsewhere: neither is a mistake.
+_FREE_QUESTION = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +64,7 @@ class ConvertSettings:
         self._check("--val and --test", total < 1, f"{total:g} together", "less than 1, which leaves some to train on")
         self._check("--workers", 1 <= self.num_workers <= 1024, self.num_workers, "a whole number from 1 to 1024")
         self._check("--max-rejected", 0 <= self.max_rejected <= 1, self.max_rejected, "a share from 0 to 1")
-        self._check("--survey", self.survey != "", self.survey, "a name")
+        self._check("--survey", self.survey != "", repr(self.survey), "a name")
         names = (NO_RECIPE, *RECIPES)
         self._check("--recipe", self.recipe in (None, *names), self.recipe, f"one of {', '.join(names)}")
 
@@ -88,15 +94,19 @@ class Plan:
 
     Attributes:
         task: with mirror pairs.
-        galaxies: in the order of the reader.
+        galaxies: by id, so that no row order of the survey changes what is written.
         num_left_out: galaxies that meet no rule of the recipe.
         recipe: the recipe applied, or None.
+        notes: what the user should be told.
+        remedy: what to do where a class or a split has too few galaxies.
     """
 
     task: Task
     galaxies: tuple[PlannedGalaxy, ...]
     num_left_out: int
     recipe: str | None
+    notes: tuple[str, ...]
+    remedy: str
 
 
 def plan_conversion(reader: Reader, settings: ConvertSettings) -> Plan:
@@ -107,7 +117,7 @@ def plan_conversion(reader: Reader, settings: ConvertSettings) -> Plan:
         settings: shares of the splits, recipe and mirror pairs.
 
     Raises:
-        DataError: an id twice, a class or a split without galaxies.
+        DataError: an id twice, a class or a split without galaxies, votes that do not obey the tree.
         ConfigError: a mirror pair or a recipe that does not fit the survey.
     """
     records = list(reader.records())
@@ -115,22 +125,31 @@ def plan_conversion(reader: Reader, settings: ConvertSettings) -> Plan:
         raise DataError(f"{reader.survey}: found no galaxies: check the source")
     _check_ids(records)
     task, targets, recipe = _label(reader, records, settings)
+    notes = _check_votes(records) if reader.task.kind == "votes" else ()
     splits = _assign_splits(records, settings)
-    galaxies = tuple(
+    planned = [
         PlannedGalaxy(record, split, target)
         for record, split, target in zip(records, splits, targets, strict=True)
         if target is not None
+    ]
+    galaxies = tuple(sorted(planned, key=lambda galaxy: galaxy.record.id))
+    num_left_out = len(records) - len(galaxies)
+    if task.kind == "classes":
+        notes = (*notes, _describe_classes(task, galaxies, num_left_out, recipe))
+    remedy = f"{'draw' if reader.simulated else 'add'} more galaxies, or " + (
+        f"--recipe {NO_RECIPE}" if recipe else "take the class out"
     )
-    check_coverage(task, ((galaxy.split, galaxy.target) for galaxy in galaxies))
-    return Plan(task, galaxies, len(records) - len(galaxies), recipe)
+    check_coverage(task, ((galaxy.split, galaxy.target) for galaxy in galaxies), remedy=remedy)
+    return Plan(task, galaxies, num_left_out, recipe, notes, remedy)
 
 
-def check_coverage(task: Task, galaxies: Iterable[tuple[str, Any]]) -> dict[str, Counter[int]]:
+def check_coverage(task: Task, galaxies: Iterable[tuple[str, Any]], *, remedy: str) -> dict[str, Counter[int]]:
     """Count galaxies per split and class, and insist on what training needs.
 
     Args:
         task: the survey's task.
         galaxies: split and target of each.
+        remedy: what to do where a class has none.
 
     Returns:
         For each split the number of galaxies of each class; votes all count under 0.
@@ -146,13 +165,41 @@ def check_coverage(task: Task, galaxies: Iterable[tuple[str, Any]]) -> dict[str,
         for number, name in enumerate(task.names):
             found = ", ".join(f"{split} {counts[split][number]:,}" for split in SPLIT_NAMES)
             if not counts["train"][number]:
-                raise DataError(
-                    f"class {name!r}: found no galaxy of it to train on ({found}): add some, or take the class out"
-                )
+                raise DataError(f"class {name!r}: found no galaxy of it to train on ({found}): {remedy}")
     for name in SPLIT_NAMES:
         if not counts[name]:
             raise DataError(f"split {name}: found no galaxy in it ({totals}): raise its share or add galaxies")
     return counts
+
+
+def _describe_classes(task: Task, galaxies: Sequence[PlannedGalaxy], num_left_out: int, recipe: str | None) -> str:
+    counts = Counter(galaxy.target for galaxy in galaxies)
+    classes = ", ".join(f"{name} {counts[number]:,}" for number, name in enumerate(task.names))
+    return f"recipe {recipe}: {classes}; {num_left_out:,} meet no rule" if recipe else f"classes: {classes}"
+
+
+def _check_votes(records: Sequence[Record]) -> tuple[str, ...]:
+    """Insist on cumulative fractions; a few odd rows are left as they are, and counted in a note."""
+    fractions = np.array([record.target for record in records], dtype=np.float64)
+    errors = GZ2.sum_errors(fractions)
+    errors[:, _FREE_QUESTION - 1] = 0.0
+    is_wrong = np.abs(errors) > _SUM_TOLERANCE
+    num_wrong = int(is_wrong.any(axis=1).sum())
+    if not num_wrong:
+        return ()
+    row, index = (int(place) for place in np.argwhere(is_wrong)[0])
+    question = GZ2.questions[index]
+    expected = GZ2.parent_fractions(fractions[row : row + 1])[0, index]
+    first = (
+        f"id {records[row].id}: found fractions of question {question.number} ({question.name}) that add up to "
+        f"{expected + errors[row, index]:.3f}, expected {expected:.3f}"
+    )
+    if num_wrong > _MAX_WRONG_SUMS * len(records):
+        raise DataError(
+            f"{first}; so in {num_wrong:,} of {len(records):,} galaxies: these look conditional, expected cumulative "
+            "fractions as in the Kaggle columns: multiply each question's fractions by those of the answer above it"
+        )
+    return (f"{num_wrong:,} galaxies have vote fractions that miss the tree's sums, and are kept; {first}",)
 
 
 def _check_ids(records: Sequence[Record]) -> None:

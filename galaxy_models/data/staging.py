@@ -2,14 +2,55 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from galaxy_models.data.manifest import MANIFEST_NAME
 from galaxy_models.errors import DataError, MachineError
+
+REJECTED_NAME = "rejected.csv"
+# All that a conversion makes; a folder that holds anything else is never replaced.
+_OWN_FILES = re.compile(
+    rf"{re.escape(MANIFEST_NAME)}|{re.escape(REJECTED_NAME)}|(train|val|test)-\d{{5,}}\.arrow", re.ASCII
+)
+# A path that cannot be: too long, through a file, through links that lead in a circle, in a folder that takes none.
+_BAD_PATH = (errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def resolve_output(out: Path) -> Path:
+    """The absolute path of the folder to make, past any links: the output may be a link to a roomier disk.
+
+    Raises:
+        DataError: there can be no such folder.
+    """
+    try:
+        resolved = out.resolve()
+        with _bad_path_named(out):
+            resolved.exists()
+    except RuntimeError:  # what Path.resolve makes of links in a circle
+        raise _bad_path(out, os.strerror(errno.ELOOP)) from None
+    return resolved
+
+
+def check_apart(out: Path, sources: Iterable[Path]) -> None:
+    """Refuse an output that touches what is read.
+
+    Args:
+        out: the folder to make; resolved.
+        sources: folders and files that are read; resolved.
+
+    Raises:
+        DataError: one of them is the output, lies in it, or has it inside.
+    """
+    for source in sources:
+        if source.is_relative_to(out):
+            raise DataError(f"--out {out}: found the survey's own {source} there: choose a place apart from the survey")
+        if out.is_relative_to(source):
+            raise DataError(f"--out {out}: found it inside the survey {source}: choose a place apart from the survey")
 
 
 def check_output(out: Path, *, force: bool) -> None:
@@ -20,7 +61,7 @@ def check_output(out: Path, *, force: bool) -> None:
         force: whether an earlier conversion there may be replaced.
 
     Raises:
-        DataError: there is one and `force` is not set, or there is something that is no conversion.
+        DataError: there is one and `force` is not set, or there is something that no conversion made.
     """
     if not out.exists() and not out.is_symlink():
         return
@@ -32,6 +73,12 @@ def check_output(out: Path, *, force: bool) -> None:
         raise DataError(f"--out {out}: found a folder that is no converted survey: choose another name")
     if not force:
         raise DataError(f"--out {out}: found a converted survey: choose another name, or replace it with --force")
+    strangers = sorted(item.name for item in out.iterdir() if item.is_dir() or not _OWN_FILES.fullmatch(item.name))
+    if strangers:
+        raise DataError(
+            f"--out {out}: found {strangers[0]!r}, which no conversion makes, so --force does not replace the folder: "
+            "take it out or choose another name"
+        )
 
 
 @contextmanager
@@ -46,16 +93,17 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
         The temporary folder, empty.
 
     Raises:
-        DataError: something else has appeared at `out` meanwhile.
+        DataError: there can be no such folder, or something else has appeared there meanwhile.
         MachineError: the disk is full.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise DataError(f"--out {out}: found a file on the way to it, expected folders: choose another place") from None
     mark = secrets.token_hex(4)
     partial = out.with_name(f".{out.name}.partial-{mark}")
-    partial.mkdir()
+    try:
+        with _bad_path_named(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+    except FileExistsError:
+        raise _bad_path(out, "found a file on the way to it") from None
     try:
         yield partial
         _sync(partial)
@@ -68,6 +116,20 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _bad_path_named(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _BAD_PATH:
+            raise
+        raise _bad_path(out, os.strerror(error.errno)) from None
+
+
+def _bad_path(out: Path, found: str) -> DataError:
+    return DataError(f"--out {out}: {found}, expected a place for a folder: choose another place")
 
 
 def _sync(folder: Path) -> None:

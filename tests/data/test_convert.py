@@ -136,7 +136,7 @@ def test_too_many_unreadable_images_fail_and_leave_the_list(
         (own_folders / "edge" / f"edge_{number}.jpg").write_bytes(b"")
     assert convert("folder", own_folders) == 2
     message = capsys.readouterr().err
-    assert "error: 2 of 100 images cannot be read, the first edge/edge_0.jpg (id edge/edge_0: empty file)" in message
+    assert "error: 2 of 100 images cannot be used, the first edge/edge_0.jpg (id edge/edge_0: empty file)" in message
     assert str(tmp_path / "out.rejected.csv") in message
     assert leftovers(tmp_path) == ["out.rejected.csv"]
     assert [row[0] for row in rejected(tmp_path / "out.rejected.csv")] == ["edge/edge_0", "edge/edge_1"]
@@ -147,10 +147,10 @@ def test_too_many_unreadable_images_fail_and_leave_the_list(
 def test_the_same_image_under_two_ids_counts_once(
     own_folders: Path, tmp_path: Path, convert: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copy(own_folders / "edge" / "edge_1.jpg", own_folders / "round" / "copy.jpg")
+    shutil.copy(own_folders / "edge" / "edge_1.jpg", own_folders / "edge" / "copy.jpg")
     assert convert("folder", own_folders, "--max-rejected", "0") == 0
     assert rejected(tmp_path / "out") == [
-        ["round/copy", "round/copy.jpg", "duplicate: the same image as edge/edge_1"],
+        ["edge/edge_1", "edge/edge_1.jpg", "duplicate: the same image as edge/copy"],
     ]
     assert "duplicates 1, rejected 0: " in capsys.readouterr().out
     assert sum(len(ids) for ids in all_ids(tmp_path / "out").values()) == 100
@@ -162,8 +162,13 @@ def test_a_class_whose_images_are_all_unreadable(
     for path in (own_folders / "edge").iterdir():
         path.write_bytes(b"")
     assert convert("folder", own_folders, "--max-rejected", "1") == 2
-    assert "class 'edge': found no galaxy of it to train on" in capsys.readouterr().err
-    assert leftovers(tmp_path) == []
+    message = capsys.readouterr().err
+    assert "class 'edge': found no galaxy of it to train on" in message
+    assert f"; rejected 40, duplicates 0: see {tmp_path / 'out.rejected.csv'}\n" in message
+    assert leftovers(tmp_path) == ["out.rejected.csv"]
+    assert {(row[0].split("/")[0], row[2]) for row in rejected(tmp_path / "out.rejected.csv")} == {
+        ("edge", "empty file")
+    }
 
 
 def test_an_existing_output_needs_force(

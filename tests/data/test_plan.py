@@ -1,5 +1,6 @@
 """Targets, splits and coverage, decided before an image is opened."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from galaxy_models.data.plan import ConvertSettings, plan_conversion, share_allows
+from galaxy_models.data.plan import ConvertSettings, Plan, plan_conversion, share_allows
 from galaxy_models.data.readers.base import ImageSource, LoadedImage, Reader, Record
 from galaxy_models.data.split import assign_split
 from galaxy_models.errors import ConfigError, DataError
@@ -114,29 +115,67 @@ def test_an_id_that_is_no_text() -> None:
 def test_a_recipe_makes_classes_and_leaves_out_what_meets_no_rule() -> None:
     # Hand-made votes: for each of the five classes one galaxy that meets its rule, and one that meets none.
     kinds = [
-        votes(c1_1=0.9, c7_1=0.8),
-        votes(c1_1=0.9, c7_2=0.8),
-        votes(c1_1=0.9, c7_3=0.8),
-        votes(c1_2=0.9, c2_1=0.8),
-        votes(c1_2=0.95, c2_2=0.9, c4_1=0.8),
-        votes(c1_3=1.0),
+        votes(c1_1=1, c7_1=0.8, c7_2=0.2),
+        votes(c1_1=1, c7_2=0.8, c7_3=0.2),
+        votes(c1_1=1, c7_3=0.8, c7_1=0.2),
+        votes(c1_2=1, c2_1=0.8, c2_2=0.2, c3_2=0.2, c4_2=0.2, c5_1=0.2, c9_1=0.8),
+        votes(c1_2=1, c2_2=1, c3_2=1, c4_1=0.8, c4_2=0.2, c5_1=1, c10_1=0.8, c11_1=0.8),
+        votes(c1_3=1),
     ]
-    galaxies = [(f"g{number}", kinds[number % 6]) for number in range(300)]
+    galaxies = [(f"g{number:03}", kinds[number % 6]) for number in range(300)]
     reader = ListReader(Task(kind="votes", names=GZ2.columns), galaxies)
     plan = plan_conversion(reader, settings(recipe="five_class"))
     assert plan.task == Task(kind="classes", names=("round", "in_between", "cigar", "edge_on", "spiral"))
     assert plan.num_left_out == 50
     assert [galaxy.target for galaxy in plan.galaxies[:6]] == [0, 1, 2, 3, 4, 0]
     assert plan.recipe == "five_class"
+    assert plan.notes == (
+        "recipe five_class: round 50, in_between 50, cigar 50, edge_on 50, spiral 50; 50 meet no rule",
+    )
     assert plan_conversion(reader, settings()).task.kind == "votes"
     assert plan_conversion(reader, settings(recipe="none")).num_left_out == 0
 
 
 def test_a_recipe_class_without_galaxies() -> None:
-    galaxies = [(f"g{number}", votes(c1_1=0.9, c7_1=0.8)) for number in range(50)]
+    galaxies = [(f"g{number}", votes(c1_1=1, c7_1=1)) for number in range(50)]
     reader = ListReader(Task(kind="votes", names=GZ2.columns), galaxies)
-    with pytest.raises(DataError, match="class 'in_between': found no galaxy of it to train on"):
+    with pytest.raises(DataError, match=r"class 'in_between': .* train on .*: add more galaxies, or --recipe none"):
         plan_conversion(reader, settings(recipe="five_class"))
+
+
+def test_votes_that_miss_the_sums_of_the_tree() -> None:
+    # Conditional fractions: two answered question 7 out of ten who were asked question 1.
+    right, wrong = votes(c1_1=0.2, c1_3=0.8, c7_1=0.2), votes(c1_1=0.2, c1_3=0.8, c7_1=1)
+    task = Task(kind="votes", names=GZ2.columns)
+
+    def plan(num_wrong: int) -> Plan:
+        rows = [(f"g{number:03}", wrong if number >= 200 - num_wrong else right) for number in range(200)]
+        return plan_conversion(ListReader(task, rows), settings())
+
+    sums = r"id g19\d: found fractions of question 7 \(roundness\) that add up to 1\.000, expected 0\.200"
+    assert plan(0).notes == ()
+    (note,) = plan(2).notes
+    assert re.fullmatch(f"2 galaxies have vote fractions that miss the tree's sums, and are kept; {sums}", note)
+    assert len(plan(2).galaxies) == 200
+    with pytest.raises(DataError, match=f"{sums}; so in 3 of 200 galaxies: these look conditional, expected cumul"):
+        plan(3)
+
+
+def test_question_6_and_rounded_votes_are_not_judged() -> None:
+    rows = [votes(c1_1=1, c6_1=c6, c7_1=0.981, c8_1=c6) for c6 in (0.0, 0.4, 1.0)]
+    galaxies = [(f"g{number}", rows[number % 3]) for number in range(100)]
+    assert plan_conversion(ListReader(Task(kind="votes", names=GZ2.columns), galaxies), settings()).notes == ()
+
+
+def test_the_order_of_rows_changes_nothing() -> None:
+    forwards, backwards = (plan_conversion(ListReader(AB, rows), settings()) for rows in (MANY, MANY[::-1]))
+    assert [galaxy.record.id for galaxy in forwards.galaxies] == sorted(row[0] for row in MANY)
+    assert [galaxy.record.id for galaxy in backwards.galaxies] == [galaxy.record.id for galaxy in forwards.galaxies]
+
+
+def test_classes_are_counted() -> None:
+    rows = [(f"g{number}", "ab"[number % 5 == 0]) for number in range(2000)]
+    assert plan_conversion(ListReader(AB, rows), settings()).notes == ("classes: a 1,600, b 400",)
 
 
 def test_a_class_that_is_only_in_the_test_split() -> None:
@@ -185,7 +224,7 @@ def test_a_recipe_for_classes() -> None:
         ({"val": 0.5, "test": 0.5}, "--val and --test: got 1 together, expected less than 1"),
         ({"num_workers": 0}, "--workers: got 0"),
         ({"max_rejected": -0.1}, "--max-rejected: got -0.1"),
-        ({"survey": ""}, "--survey: got , expected a name"),
+        ({"survey": ""}, "--survey: got '', expected a name"),
         ({"recipe": "six_class"}, "--recipe: got six_class, expected one of none, five_class, five_class_conditional"),
     ],
 )

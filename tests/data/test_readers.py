@@ -116,7 +116,7 @@ class TestFolder:
             ("test/a/a_0", "test"),
             ("test/b/b_0", "test"),
         ]
-        assert reader.notes == ("the folders' own train, val and test split is kept",)
+        assert reader.notes[0] == "the folders' own train, val and test split is kept"
         assert reader.describe() == {"kept_split": True}
 
     def test_a_missing_split_is_announced(self, tmp_path: Path) -> None:

@@ -63,6 +63,13 @@ def test_bad_options(arguments, message):
         read(*arguments)
 
 
+def test_too_few_for_every_class_says_what_to_do(tmp_path, capsys):
+    from galaxy_models.data.convert import main
+
+    assert main(["simulated", "5", "--out", str(tmp_path / "sky"), "--px", "16", "--workers", "1"]) == 2
+    assert "): draw more galaxies, or --recipe none\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("recipe", "kind"), [(None, "classes"), ("five_class", "classes"), ("none", "votes")])
 def test_conversion(recipe, kind, tmp_path):
     from galaxy_models.data.convert import main

@@ -1,10 +1,12 @@
 """An output appears whole, replaces an old one in one step, or leaves no trace."""
 
+import errno
+import re
 from pathlib import Path
 
 import pytest
 
-from galaxy_models.data.staging import check_output, staged_folder
+from galaxy_models.data.staging import check_apart, check_output, resolve_output, staged_folder
 from galaxy_models.errors import DataError
 
 
@@ -12,6 +14,11 @@ def write_output(folder: Path, text: str) -> Path:
     folder.mkdir()
     (folder / "manifest.json").write_text(text)
     return folder
+
+
+def make(out: Path) -> None:
+    with staged_folder(resolve_output(out), force=False):
+        pass
 
 
 def fail_half_way(out: Path, failure: type[BaseException]) -> None:
@@ -45,7 +52,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, failure: type[BaseExcep
 
 def test_force_replaces_at_the_end(tmp_path: Path) -> None:
     out = write_output(tmp_path / "out", "old")
-    (out / "leftover.arrow").write_text("old")
+    (out / "train-00007.arrow").write_text("old")
     with staged_folder(out, force=True) as folder:
         (folder / "manifest.json").write_text("new")
         assert (out / "manifest.json").read_text() == "old"
@@ -103,3 +110,67 @@ def test_what_is_refused(tmp_path: Path) -> None:
         check_output(tmp_path / "photos", force=True)
     with pytest.raises(DataError, match="found a file, expected a folder"):
         check_output(tmp_path / "photos" / "mine.jpg", force=True)
+
+
+@pytest.mark.parametrize("stranger", ["mine.jpg", "train.arrow", "train-1.arrow", "dev-00000.arrow", ".notes"])
+def test_force_replaces_nothing_but_a_conversion(tmp_path: Path, stranger: str) -> None:
+    out = write_output(tmp_path / "out", "old")
+    for name in ("rejected.csv", "train-00000.arrow", "val-00012.arrow", "test-100000.arrow"):
+        (out / name).write_text("old")
+    check_output(out, force=True)
+    (out / stranger).write_text("precious")
+    with pytest.raises(DataError, match=f"found '{re.escape(stranger)}', which no conversion makes"):
+        check_output(out, force=True)
+
+
+def test_force_replaces_no_folder_in_a_conversion(tmp_path: Path) -> None:
+    (write_output(tmp_path / "out", "old") / "train-00000.arrow").mkdir()
+    with pytest.raises(DataError, match=r"found 'train-00000\.arrow', which no conversion makes"):
+        check_output(tmp_path / "out", force=True)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("survey", "found the survey's own .*survey there"),
+        ("", "found the survey's own .*survey there"),
+        ("survey/shards", "found it inside the survey .*survey: choose"),
+        ("table", r"found the survey's own .*table/labels\.csv there"),
+    ],
+)
+def test_an_output_that_touches_the_survey(tmp_path: Path, out: str, message: str) -> None:
+    sources = [tmp_path / "survey", tmp_path / "table/labels.csv"]
+    with pytest.raises(DataError, match=message):
+        check_apart(tmp_path / out, sources)
+
+
+def test_an_output_beside_the_survey(tmp_path: Path) -> None:
+    check_apart(tmp_path / "survey2", [tmp_path / "survey", tmp_path / "labels.csv"])
+
+
+def test_paths_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(DataError, match=r"--out .*circle: .*symbolic links, expected a place for a folder"):
+        make(tmp_path / "circle")
+    with pytest.raises(DataError, match=r"--out .*: File name too long, expected"):
+        make(tmp_path / ("x" * 300))
+    # Short enough itself, but not with what its temporary folder's name adds.
+    with pytest.raises(DataError, match=r"--out .*: File name too long, expected"):
+        make(tmp_path / ("x" * 250))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match=r"--out .*: Not a directory, expected"):
+        make(tmp_path / "file/deep/out")
+
+
+def test_a_folder_that_takes_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *arguments: object, **options: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(DataError, match=r"--out .*: No such file or directory, expected a place for a folder"):
+        make(tmp_path / "out")
+
+
+def test_a_file_missing_half_way_is_not_blamed_on_the_output(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"), staged_folder(tmp_path / "out", force=False):
+        raise FileNotFoundError(errno.ENOENT, "gone")

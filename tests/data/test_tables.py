@@ -33,11 +33,51 @@ def test_parquet_whole_numbers(tmp_path: Path) -> None:
     assert table.text("small") == ["7"]
 
 
-@pytest.mark.parametrize("value", [588848901537202306.0, 1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [588848901537202306.0, 1.5, float("inf")])
 def test_parquet_ids_rounded_to_floats_are_refused(tmp_path: Path, value: float) -> None:
     pq.write_table(pa.table({"id": pa.array([3.0, value])}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match="row 2, column id: found the rounded number"):
         read_table(tmp_path / "t.parquet").text("id")
+
+
+def test_float32_ids_are_exact_up_to_two_to_the_24(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": pa.array([2.0**24, 2.0**24 + 2], pa.float32())}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"row 2, column id: found the rounded number 16777218\.0"):
+        read_table(tmp_path / "t.parquet").text("id")
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+def test_a_number_that_is_none_is_missing(tmp_path: Path, kind: pa.DataType) -> None:
+    column = pa.array(np.array([1, np.nan], kind.to_pandas_dtype()))
+    pq.write_table(pa.table({"kind": column}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="row 2, column kind: found no value, expected one"):
+        read_table(tmp_path / "t.parquet").classes("kind")
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "NULL", "None", "N/A", "na"])
+def test_words_for_an_unknown_class_are_no_class(word: str) -> None:
+    table = parse_csv("t.csv", f"id,kind\n1,banana\nnan,{word}\n".encode())
+    with pytest.raises(DataError, match=f"row 2, column kind: found no value \\('{word}'\\), expected a class"):
+        table.classes("kind")
+    assert table.text("id") == ["1", "nan"]
+
+
+def test_an_id_twice_names_both_rows() -> None:
+    table = parse_csv("t.csv", b"id\nx\ny\nz\ny\n")
+    with pytest.raises(DataError, match=r"t\.csv: rows 2 and 4: found the id y twice"):
+        table.require_unique(table.text("id"))
+    table.require_unique(["a", "b"])
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators(tmp_path: Path, separator: str) -> None:
+    rows = ["id,kind,note", '1,a,"x,y;z\tw"', "2,b,"]
+    text = "\n".join(separator.join(row.split(",", 2)) for row in rows)
+    for suffix in (".csv", ".tsv"):
+        (tmp_path / f"t{suffix}").write_text(text + "\n")
+        table = read_table(tmp_path / f"t{suffix}")
+        assert table.columns == ["id", "kind", "note"]
+        assert table.text("kind") == ["a", "b"]
 
 
 def test_a_missing_value_names_its_row() -> None:
@@ -92,7 +132,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "t.xlsx").write_bytes(b"x")
     with pytest.raises(DataError, match="no readable Parquet"):
         read_table(tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"suffix '.xlsx', expected .csv or .parquet"):
+    with pytest.raises(DataError, match=r"suffix '.xlsx', expected .csv, .tsv or .parquet"):
         read_table(tmp_path / "t.xlsx")
     with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "none.csv")

@@ -6,8 +6,9 @@ to a worker process and loads the pixels there.
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from galaxy_models.errors import DataError
@@ -131,6 +132,11 @@ class Reader(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """The options that shaped the records, as JSON values without absolute paths, for the manifest."""
+
+    @property
+    def paths(self) -> Iterable[Path]:
+        """The folders and files that are read, resolved: the output must not touch them."""
+        return ()
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """A catalogue in CSV or Parquet beside its images."""
 
 import argparse
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from galaxy_models.data.readers.base import Reader, Record
@@ -82,13 +83,14 @@ class CatalogReader(Reader):
             raise DataError(f"--image-root: {self._root}: no such folder, expected the one that image paths start from")
         self._id_column = self._find_id_column()
         self._image, self._paths = self._find_images()
-        self._ids = self._table.text(self._id_column) if self._id_column else _without_suffix(self._paths)
+        self._ids = self._table.text(self._id_column) if self._id_column else self._ids_from_paths()
+        self._table.require_unique(self._ids)
         self._classes, self._votes = self._find_targets()
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         """Declare the table and the names of its columns."""
-        parser.add_argument("source", metavar="SOURCE", type=Path, help="the table: a .csv or .parquet file")
+        parser.add_argument("source", metavar="SOURCE", type=Path, help="the table: a .csv, .tsv or .parquet file")
         parser.add_argument("--image-column", metavar="NAME", help="column with the path of each image")
         parser.add_argument(
             "--image-template", metavar="TEXT", help="path of each image from other columns: 'images/{OBJID}.jpeg'"
@@ -144,6 +146,18 @@ class CatalogReader(Reader):
         }
 
     @property
+    def paths(self) -> Iterator[Path]:
+        """The table and each image."""
+        yield self._path.resolve()
+        folders: dict[str, Path] = {}
+        for path in self._paths:
+            folder, name = os.path.split(path)
+            if folder not in folders and "\0" not in folder:
+                folders[folder] = Path(self._root, folder).resolve()
+            if folder in folders:
+                yield folders[folder] / name
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Which columns are used, for those that the user did not name."""
         target = f"class from {self._class_column}" if self._class_column else "37 vote fractions"
@@ -190,7 +204,7 @@ class CatalogReader(Reader):
             )
         if class_column:
             self._class_column = table.require(class_column, "--class-column")
-            return table.text(class_column), None
+            return table.classes(class_column), None
         if not options.vote_columns and not has_votes:
             raise DataError(
                 f"{table.name}: found neither classes nor the 37 vote fractions among the columns "
@@ -206,9 +220,23 @@ class CatalogReader(Reader):
             table.require(column, "--vote-columns")
         return None, table.fractions(self._vote_columns, self._ids)
 
-
-def _without_suffix(paths: Sequence[str]) -> list[str]:
-    return [Path(path).with_suffix("").as_posix() for path in paths]
+    def _ids_from_paths(self) -> list[str]:
+        """Each image's path from the image root, without suffix, however the table spells it."""
+        # The table may spell the root as the user does, or without its links.
+        roots = (str(self._root), os.path.normpath(Path.cwd() / (self._options.image_root or self._path.parent)))
+        ids = []
+        for row, path in enumerate(self._paths, start=1):
+            place = PurePosixPath(os.path.normpath(path))
+            root = next((root for root in roots if place.is_relative_to(root)), None)
+            if root:
+                place = place.relative_to(root)
+            if place.name in ("", ".."):
+                raise DataError(
+                    f"{self._table.name}: row {row}, image {self._image}: found {path!r}, expected the path of an "
+                    "image file: correct it or remove the row"
+                )
+            ids.append(place.with_suffix("").as_posix())
+        return ids
 
 
 def _fill_template(table: Table, template: str) -> list[str]:

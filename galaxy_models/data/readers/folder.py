@@ -1,6 +1,8 @@
 """One folder a class; also with train, val and test folders above the classes."""
 
 import argparse
+import filecmp
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,11 @@ from galaxy_models.data.readers.images import IMAGE_SUFFIXES, FileImage
 from galaxy_models.errors import DataError
 from galaxy_models.task import Task
 
-_SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SPLIT_FOLDERS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 # Found beside images without anybody having put them there.
 _IGNORED_FOLDERS = frozenset({"__MACOSX"})
 
@@ -26,16 +32,13 @@ class FolderReader(Reader):
             raise DataError(f"{root}: no such folder, expected one with a folder of images a class: check the path")
         self._root = root.resolve()
         top = _subfolders(self._root)
-        splits = {folder.name: _SPLIT_FOLDERS.get(folder.name.lower()) for folder in top}
-        self._kept = bool(top) and "train" in splits.values() and None not in splits.values()
-        if self._kept:
-            self._groups = self._split_folders(top)
-        else:
-            self._groups = [(None, folder) for folder in top]
+        self._kept = self._has_splits(top)
+        self._groups = self._split_folders(top) if self._kept else [(None, folder) for folder in top]
         if len({folder.name for _, folder in self._groups}) < 2:
             found = ", ".join(sorted({folder.name for _, folder in self._groups})) or "none"
             raise DataError(f"{root}: found the class folders {found}, expected at least two, each holding images")
-        self._check_no_class_is_empty()
+        self._ignored = Counter(_suffix(path) for path in self._loose_files(top))
+        self._images = [self._find_images(folder) for _, folder in self._groups]
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -59,8 +62,8 @@ class FolderReader(Reader):
 
     def records(self) -> Iterator[Record]:
         """Yield the images of each split and class, by name."""
-        for split, folder in self._groups:
-            for path in _images(folder):
+        for (split, folder), paths in zip(self._groups, self._images, strict=True):
+            for path in paths:
                 relative = path.relative_to(self._root)
                 yield Record(
                     id=relative.with_suffix("").as_posix(),
@@ -74,15 +77,46 @@ class FolderReader(Reader):
         return {"kept_split": self._kept}
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """The folder."""
+        return (self._root,)
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """Which splits the folders lack."""
-        if not self._kept:
-            return ()
-        present = {split for split, _ in self._groups}
-        absent = [split for split in ("val", "test") if split not in present]
-        if not absent:
-            return ("the folders' own train, val and test split is kept",)
-        return (f"there is no {' and no '.join(absent)} folder: taken from train by a hash of the id",)
+        """Which splits the folders lack, names in several of them, and files passed over."""
+        notes = []
+        if self._kept:
+            present = {split for split, _ in self._groups}
+            absent = [split for split in ("val", "test") if split not in present]
+            notes.append(
+                f"there is no {' and no '.join(absent)} folder: taken from train by a hash of the id"
+                if absent
+                else "the folders' own train, val and test split is kept"
+            )
+        num_repeated = self._count_repeated_names()
+        if num_repeated:
+            notes.append(
+                f"{num_repeated:,} file names occur in more than one split folder; they are taken as different galaxies"
+            )
+        if self._ignored:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self._ignored.items()))
+            notes.append(f"ignored {self._ignored.total():,} files: {kinds}")
+        return tuple(notes)
+
+    def _has_splits(self, top: list[Path]) -> bool:
+        named = [folder.name for folder in top if folder.name.lower() in _SPLIT_FOLDERS]
+        others = [folder.name for folder in top if folder.name not in named]
+        if named and others:
+            raise DataError(
+                f"{self._root}: found the folder {others[0]!r} beside {', '.join(map(repr, named))}, expected splits "
+                "(such as train, val and test) or classes, not both: move it away, or rename a class of such a name"
+            )
+        if named and "train" not in (_SPLIT_FOLDERS[name.lower()] for name in named):
+            raise DataError(
+                f"{self._root}: found {', '.join(map(repr, named))} and no train folder, expected one to train on: "
+                "add it, or rename a class of such a name"
+            )
+        return bool(named)
 
     def _split_folders(self, top: list[Path]) -> list[tuple[str | None, Path]]:
         groups: dict[str, list[tuple[str | None, Path]]] = {}
@@ -93,30 +127,74 @@ class FolderReader(Reader):
             groups[split] = [(split, item) for item in _subfolders(folder)]
         return [group for split in ("train", "val", "test") for group in groups.get(split, [])]
 
-    def _check_no_class_is_empty(self) -> None:
-        for _, folder in self._groups:
-            if next(_images(folder), None) is None:
-                suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-                raise DataError(
-                    f"class folder {folder.relative_to(self._root)}: found no image, expected files that end in "
-                    f"{suffixes}: fill the folder or remove it"
-                )
+    def _loose_files(self, top: list[Path]) -> Iterator[Path]:
+        """Files in the root or in a split folder, where they have no class."""
+        for folder in (self._root, *(top if self._kept else ())):
+            yield from (item for item in folder.iterdir() if not item.name.startswith(".") and not item.is_dir())
+
+    def _find_images(self, folder: Path) -> list[Path]:
+        """The images of a class; other files are counted as ignored."""
+        images = []
+        for path in _files(folder, (self._root, folder.resolve())):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                images.append(path)
+            else:
+                self._ignored[_suffix(path)] += 1
+        if not images:
+            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise DataError(
+                f"class folder {folder.relative_to(self._root)}: found no image, expected files that end in "
+                f"{suffixes}: fill the folder or remove it"
+            )
+        return images
+
+    def _count_repeated_names(self) -> int:
+        """File names in several splits with different bytes: the same bytes are found out as duplicates."""
+        places: dict[str, dict[str | None, Path]] = {}
+        for (split, _), paths in zip(self._groups, self._images, strict=True):
+            for path in paths:
+                places.setdefault(path.name, {}).setdefault(split, path)
+        return sum(_differ(list(paths.values())) for paths in places.values())
 
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(
         item
         for item in folder.iterdir()
-        if item.is_dir() and not item.name.startswith(".") and item.name not in _IGNORED_FOLDERS
+        if item.is_dir()
+        and not item.name.startswith(".")
+        and item.name not in _IGNORED_FOLDERS
+        and not (item.is_symlink() and folder.resolve().is_relative_to(item.resolve()))
     )
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    """Image files at any depth, in order; dangling links count, so that they are rejected and not overlooked."""
+def _files(folder: Path, way: tuple[Path, ...]) -> Iterator[Path]:
+    """Files at any depth, in order; dangling links count, so that they are rejected and not overlooked.
+
+    Args:
+        folder: where to look.
+        way: the resolved folders that led here; a link back to one of them, or to what holds it, is not followed.
+    """
     for item in sorted(folder.iterdir()):
         if item.name.startswith(".") or item.name in _IGNORED_FOLDERS:
             continue
-        if item.is_dir():
-            yield from _images(item)
-        elif item.suffix.lower() in IMAGE_SUFFIXES:
+        if not item.is_dir():
             yield item
+            continue
+        real = item.resolve() if item.is_symlink() else way[-1] / item.name
+        if not any(passed.is_relative_to(real) for passed in way):
+            yield from _files(item, (*way, real))
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if not suffix:
+        return "without a suffix"
+    return f"{suffix} outside the class folders" if suffix in IMAGE_SUFFIXES else suffix
+
+
+def _differ(paths: list[Path]) -> bool:
+    try:
+        return any(not filecmp.cmp(paths[0], path, shallow=False) for path in paths[1:])
+    except OSError:
+        return False  # one of them cannot be read, and will be rejected

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from galaxy_models.data.readers.base import ImageSource, Reader, Record
-from galaxy_models.data.readers.images import FileImage, ZipImage
+from galaxy_models.data.readers.images import IMAGE_SUFFIXES, FileImage, ZipImage
 from galaxy_models.data.readers.tables import Table, parse_csv, read_table
 from galaxy_models.errors import DataError
 from galaxy_models.task import Task
@@ -39,6 +39,7 @@ class KaggleReader(Reader):
         for column in (_ID_COLUMN, *self._columns):
             table.require(column, "the Galaxy Challenge's solutions")
         self._ids = table.text(_ID_COLUMN)
+        table.require_unique(self._ids)
         self._votes = table.fractions(self._columns, self._ids)
         self._members = self._list_archive()
 
@@ -71,6 +72,20 @@ class KaggleReader(Reader):
         """Whether the images came from the archive."""
         return {"zipped": self._members is not None}
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The folder."""
+        return (self._root,)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many images have no votes."""
+        members = self._members
+        names = (item.name for item in (self._root / _IMAGES).iterdir()) if members is None else members
+        images = {name for name in map(PurePosixPath, names) if _is_image(name)}
+        num_without = len({image.stem for image in images} - set(self._ids))
+        return (f"ignored {num_without:,} images that {_SOLUTIONS} has no row for",) if num_without else ()
+
     def _image(self, object_id: str) -> ImageSource:
         if self._members is None:
             return FileImage(str(self._root), f"{_IMAGES}/{object_id}.jpg")
@@ -100,6 +115,10 @@ class KaggleReader(Reader):
         with _open_archive(archive) as file:
             members = [PurePosixPath(name) for name in file.namelist() if not name.endswith("/")]
         return {member.name: str(member) for member in members if member.parts[0] != "__MACOSX"}
+
+
+def _is_image(name: PurePosixPath) -> bool:
+    return name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith(".")
 
 
 def _open_archive(path: Path) -> zipfile.ZipFile:

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Whole numbers up to here are exact in a float64.
-_EXACT_FLOAT = 2**53
+# Whole numbers up to here are exact in floats of this many bits.
+_EXACT_FLOAT = {16: 2**11, 32: 2**24, 64: 2**53}
 # Fractions that were divided, multiplied or stored as float32 miss their bounds by no more than this.
 _ROUNDING = 1e-6
+# How catalogues write that a class is unknown, in lower case.
+_MISSING = frozenset({"nan", "null", "none", "n/a", "na"})
+# Separators besides the comma.
+_SEPARATORS = (";", "\t")
 
 
 class Table:
@@ -59,7 +64,7 @@ class Table:
         """A column as text, without blanks around it; whole numbers keep every digit.
 
         Raises:
-            DataError: a value is missing, or is a number that was rounded when it was stored.
+            DataError: a value is missing (NaN included), or is a number that was rounded when it was stored.
         """
         import pyarrow as pa
 
@@ -74,14 +79,47 @@ class Table:
             )
         return texts
 
+    def classes(self, column: str) -> list[str]:
+        """A column of class names as text; the usual words for an unknown one, such as `nan`, are no classes.
+
+        Raises:
+            DataError: a class is missing.
+        """
+        texts = self.text(column)
+        for row, text in enumerate(texts, start=1):
+            if text.casefold() in _MISSING:
+                raise DataError(
+                    f"{self.name}: row {row}, column {column}: found no value ({text!r}), expected a class: "
+                    "fill it in, remove the row or rename the class"
+                )
+        return texts
+
+    def require_unique(self, ids: Sequence[str]) -> None:
+        """Insist that each row has an id of its own.
+
+        Raises:
+            DataError: two rows have the same; the message names both.
+        """
+        rows: dict[str, int] = {}
+        for row, object_id in enumerate(ids, start=1):
+            if rows.setdefault(object_id, row) != row:
+                raise DataError(
+                    f"{self.name}: rows {rows[object_id]} and {row}: found the id {object_id} twice, expected each "
+                    "once: rename or remove one"
+                )
+
     def _whole_numbers(self, column: str, values: Any) -> Any:
-        for row, value in enumerate(values.to_pylist(), start=1):
-            if value is not None and not (value.is_integer() and abs(value) <= _EXACT_FLOAT):
+        import pyarrow as pa
+
+        largest = _EXACT_FLOAT[values.type.bit_width]
+        numbers = [None if value is None or math.isnan(value) else value for value in values.to_pylist()]
+        for row, value in enumerate(numbers, start=1):
+            if value is not None and not (value.is_integer() and abs(value) <= largest):
                 raise DataError(
                     f"{self.name}: row {row}, column {column}: found the rounded number {value!r}, expected text or "
                     "a whole number: store the column as text"
                 )
-        return values.cast("int64")
+        return pa.array(numbers, pa.int64())
 
     def fractions(self, columns: Sequence[str], ids: Sequence[str]) -> "NDArray[np.float64]":
         """Vote fractions.
@@ -134,17 +172,17 @@ def read_table(path: Path) -> Table:
     """Read a catalogue.
 
     Args:
-        path: a file whose name ends in .csv or .parquet.
+        path: a file whose name ends in .csv, .tsv or .parquet.
 
     Raises:
         DataError: it does not exist, is of another kind, empty or damaged.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file, expected a catalogue in CSV or Parquet: check the path")
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in (".csv", ".tsv"):
         return parse_csv(path.name, path.read_bytes())
     if path.suffix.lower() not in (".parquet", ".pq"):
-        raise DataError(f"{path}: found the suffix {path.suffix!r}, expected .csv or .parquet")
+        raise DataError(f"{path}: found the suffix {path.suffix!r}, expected .csv, .tsv or .parquet")
 
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -158,6 +196,8 @@ def read_table(path: Path) -> Table:
 
 def parse_csv(name: str, data: bytes) -> Table:
     """Parse a CSV with a line of column names; every value stays the text it is.
+
+    The separator is the comma, or a semicolon or tab where no comma divides the column names.
 
     Args:
         name: the file's name, for messages.
@@ -174,15 +214,25 @@ def parse_csv(name: str, data: bytes) -> Table:
         raise DataError(f"{name}: found an empty file, expected a line of column names and a row per galaxy")
     try:
         header = data.split(b"\n", 1)[0].decode().strip("\r")
-        columns = [column.strip() for column in next(csv.reader([header]))]
+        separator, columns = _split_header(header)
         table = arrow_csv.read_csv(
             io.BytesIO(data),
             read_options=arrow_csv.ReadOptions(column_names=columns, skip_rows=1),
+            parse_options=arrow_csv.ParseOptions(delimiter=separator),
             convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
         )
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name}: found no readable CSV ({_first_line(error)}): correct the file") from None
     return Table(name, table)
+
+
+def _split_header(header: str) -> tuple[str, list[str]]:
+    """The separator and the column names."""
+    for separator in (",", *_SEPARATORS):
+        columns = [column.strip() for column in next(csv.reader([header], delimiter=separator))]
+        if len(columns) > 1:
+            return separator, columns
+    return ",", [header.strip()]
 
 
 def _first_line(error: Exception) -> str:
