@@ -124,6 +124,7 @@ def _run_info(job: Job, ended: Ended, notes: tuple[str, ...]) -> RunInfo:
         versions=package_versions(),
         elapsed_s=ended.elapsed_s,
         data=str(plan.data),
+        threads=job.places.cpus_per_trial,
         weights_dir=str(options.weights_dir) if options.weights_dir else None,
         notes=notes,
     )

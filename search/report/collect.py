@@ -40,6 +40,7 @@ class RunInfo:
         versions: version of each package that matters, by name.
         elapsed_s: seconds the search took.
         data: the folder of shards as the user typed it.
+        threads: processors that each trial computed with; None = unknown. Other numbers of them round otherwise.
         weights_dir: the folder of initial weights as the user typed it; None without one.
         notes: what else a reader has to know, a sentence each.
     """
@@ -62,6 +63,7 @@ class RunInfo:
     versions: dict[str, str]
     elapsed_s: float
     data: str
+    threads: int | None = None
     weights_dir: str | None = None
     notes: tuple[str, ...] = ()
 

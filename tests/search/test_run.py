@@ -143,10 +143,8 @@ def test_the_named_command_trains_the_best_configuration_again(finished: tuple[P
     configs = json.loads((finished[0] / "report" / "best_configs.json").read_text())
     words = shlex.split(configs["one"]["command"])
     assert words[:3] == ["python", "-m", "galaxy_models.train"]
-    done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=folder, timeout=120, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    code, _, err = run(folder, *words[3:], module=words[2])
+    assert code == 0, err
     again = (folder / words[words.index("--out") + 1] / "metrics.json").read_text()
     reached = min(load_studies(finished[0])["one"].get_trials()[configs["one"]["trial"]].intermediate_values.values())
     # Same configuration, seed, data and thread: the very same number.
