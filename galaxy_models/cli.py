@@ -4,8 +4,9 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from galaxy_models.errors import GalaxyError
+from galaxy_models.errors import GalaxyError, MachineError
 
 EXIT_INTERRUPTED = 130
 # What a machine may answer that is no bug of ours, and what helps.
@@ -19,7 +20,19 @@ _REMEDIES = {
     errno.EMFILE: "allow more open files with ulimit -n, or use fewer processes",
     errno.ENFILE: "allow more open files with ulimit -n, or use fewer processes",
 }
-DISK_ERRNOS = tuple(_REMEDIES)
+
+
+def machine_fault(error: Exception, place: Path | str) -> MachineError | None:
+    """Say what the machine refused, and what helps; None if the error is of another kind.
+
+    Args:
+        error: what was raised.
+        place: where, if the error itself does not say.
+    """
+    remedy = _REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else None
+    if remedy is None or not isinstance(error, OSError):
+        return None
+    return MachineError(f"{error.filename or place}: {error.strerror}: {remedy}, then run again")
 
 
 def run_command(command: Callable[[], int]) -> int:
@@ -44,12 +57,11 @@ def run_command(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.errno not in DISK_ERRNOS:
+        fault = machine_fault(error, "the disk")
+        if fault is None:
             raise
-        where = error.filename or "the disk"
-        message = f"error: {where}: {error.strerror}: {_REMEDIES[error.errno]}, then run again"
-        print(message, file=sys.stderr)
-        return 1
+        print(f"error: {fault}", file=sys.stderr)
+        return fault.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

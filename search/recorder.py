@@ -10,7 +10,8 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from galaxy_models.errors import GalaxyError, MachineError
+from galaxy_models.cli import machine_fault
+from galaxy_models.errors import GalaxyError
 from search.ledger import Ledger
 from search.trial import weights_path
 
@@ -91,8 +92,10 @@ class Recorder(Callback):
         try:
             yield
         except OSError as error:
-            words = f"{error.filename or self._run_dir}: {error.strerror}: make room, then search again"
-            self.fault = self.fault or MachineError(words)
+            fault = machine_fault(error, self._run_dir)
+            if fault is None:
+                raise
+            self.fault = self.fault or fault
 
     def _close_fault(self, key: str, words: str, exit_code: int | None) -> None:
         entry = self._ledger.finish(key, "failed", words)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from galaxy_models.cli import DISK_ERRNOS
+from galaxy_models.cli import machine_fault
 from galaxy_models.config import TrainConfig
-from galaxy_models.errors import GalaxyError, MachineError
+from galaxy_models.errors import GalaxyError
 
 if TYPE_CHECKING:
     from galaxy_models.training.loop import Trainer
@@ -70,12 +70,8 @@ class GalaxyTrial(tune.Trainable):
 
     def _fault(self, error: Exception) -> dict[str, Any]:
         self._trainer = None
+        error = machine_fault(error, self.config["run_dir"]) or error
         words = " ".join(str(error).split())
-        if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
-            error = MachineError(
-                f"{error.filename or self.config['run_dir']}: {error.strerror}: make room, then run again"
-            )
-            words = str(error)
         if isinstance(error, GalaxyError):
             return {"objective": math.nan, "done": True, "fault": words, "fault_exit_code": error.exit_code}
         log = Path(self.config["run_dir"]) / "errors" / f"{self.config['space']}-{self.config['number']:05d}.txt"

@@ -101,7 +101,10 @@ def test_a_full_disk_is_the_searchs_fault_and_not_a_bug(recorder: Recorder, monk
     recorder.on_trial_result(0, [], trial, {**epoch(1, 0.5), "diverged": 0.0})
     assert isinstance(recorder.fault, MachineError)
     assert recorder.fault.exit_code == 1
-    assert str(recorder.fault) == "study.journal: No space left on device: make room, then search again"
+    assert (
+        str(recorder.fault)
+        == "study.journal: No space left on device: free some room or choose another place, then run again"
+    )
 
 
 def test_a_fault_that_the_user_can_mend_ends_the_search_at_once(recorder: Recorder) -> None:
