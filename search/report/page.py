@@ -27,7 +27,7 @@ def build_page(
         info: the run.
         configs: what `tables.best_configs` gave.
     """
-    sky = "simulated sky" if info.simulated else "survey"
+    sky = "simulated survey" if info.simulated else "survey"
     of = f"{sky} {info.survey} · {_task(info)}"
     return Page(
         title=f"Galaxy Search: {info.name}",

@@ -122,7 +122,7 @@ def _no_evaluation(trials: Trials) -> str:
 
 def _effort(trials: Trials, info: RunInfo) -> str:
     num_trials, num_epochs = len(trials.table), int(trials.table["epochs"].sum())
-    sky = "the simulated sky" if info.simulated else "the survey"
+    sky = "the simulated survey" if info.simulated else "the survey"
     return (
         f"The search ran {counted(num_trials, 'trial')} ({counted(num_epochs, 'epoch')}) over "
         f"{counted(len(trials.backbones), 'backbone')} in {duration(info.elapsed_s)} on {sky} {info.survey}, "

@@ -81,8 +81,8 @@ class SimulatedReader(Reader):
 
     @property
     def survey(self) -> str:
-        """`simulated`."""
-        return "simulated"
+        """`sky-` and the seed."""
+        return f"sky-{self._seed}"
 
     @property
     def task(self) -> Task:
