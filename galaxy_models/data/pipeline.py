@@ -19,6 +19,7 @@ from galaxy_models.errors import MachineError
 _CHUNK_IMAGES = 32
 _CHUNK_BYTES = 4 * 2**20
 _CHUNKS_AHEAD = 3
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Outcome = LoadedImage | ImageError
 
@@ -81,13 +82,24 @@ def _in_order(
 def _signals_held() -> Iterator[None]:
     """Let signals wait: one that came while a worker is being started would leave that worker behind.
 
-    The processes started in between inherit the hold: the parent alone answers Ctrl-C, and ends its workers in order.
+    Python answers a signal in the main thread whichever thread received it, so masking is not enough: the handlers are
+    set aside, too. The processes started in between inherit the mask: the parent alone answers Ctrl-C, and ends its
+    workers in order.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    handlers = {number: signal.signal(number, lambda got, _: held.append(got)) for number in _ENDING_SIGNALS}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
 
 
 def _start_worker() -> None:
