@@ -13,6 +13,7 @@ EXIT_INTERRUPTED = 130
 _REMEDIES = {
     errno.ENOSPC: "free some room or choose another place",
     errno.EDQUOT: "free some room or choose another place",
+    errno.EFBIG: "allow larger files with ulimit -f, or choose another place",
     errno.EROFS: "choose another place",
     errno.EACCES: "change the permissions or choose another place",
     errno.EPERM: "change the permissions or choose another place",

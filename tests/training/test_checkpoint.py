@@ -1,5 +1,7 @@
 """Weights and states on disk."""
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -54,17 +56,18 @@ def test_frozen_and_pretrained_configuration_needs_no_initial_weights(tmp_path: 
     assert (found_config, found_task) == (config, task)
 
 
-def test_failed_write_keeps_the_old_file_and_leaves_nothing(model: GalaxyModel, tmp_path: Path, monkeypatch) -> None:
+def test_failed_write_keeps_the_old_file_and_leaves_nothing(model: GalaxyModel, tmp_path: Path) -> None:
     path = _save(tmp_path / "weights.safetensors", model)
     before = path.read_bytes()
-
-    def fill_disk(tensors: object, partial: Path, metadata: object) -> None:
-        Path(partial).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("galaxy_models.training.checkpoint.save_file", fill_disk)
-    with pytest.raises(OSError, match="No space left"):
-        _save(path, model)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    # A write that the system ends half way, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            _save(path, model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
