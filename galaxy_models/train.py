@@ -65,8 +65,8 @@ def read_config(path: Path, *, backbone: str | None = None) -> TrainConfig:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m galaxy_models.train",
-        description=f"Train one configuration. Writes {WEIGHTS_NAME}, the weights of the epoch with the best "
-        f"validation nll (rmse for votes), and {METRICS_NAME}. Test galaxies are not looked at.",
+        description=f"Train one configuration. Writes {WEIGHTS_NAME}, the weights of the best epoch, and "
+        f"{METRICS_NAME}. Test galaxies are not looked at.",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG.json", help="a configuration, or a best_configs.json")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a folder of shards")
@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, metavar="N", help="another seed (default: the configuration's)")
     parser.add_argument("--threads", type=int, metavar="N", help="processors to use (default: as many as torch sees)")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    parser.add_argument(
+        "--objective", metavar="METRIC", help="what names the best epoch (default: nll, or rmse for votes)"
+    )
     parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="a folder of initial weights, looked in first")
     return parser
 
@@ -91,10 +94,11 @@ def _train(options: argparse.Namespace) -> int:
     from galaxy_models.training.survey import SurveyData
 
     survey = SurveyData(options.data)
+    objective_direction(survey.task.kind, options.objective)
     trainer = Trainer(config, survey, runtime=_runtime(options))
     _print_start(config, survey)
     options.out.mkdir(parents=True)
-    return _run(trainer, config, survey, options.out)
+    return _run(trainer, config, survey, out=options.out, objective=options.objective)
 
 
 def _runtime(options: argparse.Namespace) -> Any:
@@ -118,8 +122,8 @@ def _print_start(config: TrainConfig, survey: "SurveyData") -> None:
     )
 
 
-def _run(trainer: "Trainer", config: TrainConfig, survey: "SurveyData", out: Path) -> int:
-    objective, direction = objective_direction(survey.task.kind, None)
+def _run(trainer: "Trainer", config: TrainConfig, survey: "SurveyData", *, out: Path, objective: str | None) -> int:
+    objective, direction = objective_direction(survey.task.kind, objective)
     sign = 1.0 if direction == "min" else -1.0
     history: list[dict[str, float]] = []
     best: dict[str, float] | None = None

@@ -39,6 +39,9 @@ class Monitor(Callback):
         self._start = time.monotonic()
         self._live: Live | None = None
         self._announced: set[str] = set()
+        self._over = False
+        self._num_ended = 0
+        self._last_end_s = 0.0
 
     def __enter__(self) -> "Monitor":
         """Begin to show."""
@@ -51,6 +54,7 @@ class Monitor(Callback):
     def __exit__(self, *_: object) -> None:
         """Leave the last state on the screen."""
         if self._live is not None:
+            self._over = True
             self._live.stop()
             self._live = None
 
@@ -65,10 +69,12 @@ class Monitor(Callback):
         bounds = []
         if self._time_budget_s is not None:
             bounds.append(max(0.0, self._time_budget_s - self.elapsed_s))
+        if len(ended) != self._num_ended:
+            self._num_ended, self._last_end_s = len(ended), self.elapsed_s
         if len(ended) >= self._max_concurrent:
             total = self._ledger.num_trials * len(self._ledger.spaces)
-            mean_s = self.elapsed_s / len(ended)
-            bounds.append(mean_s * (total - len(ended)))
+            # Between two ends the estimate counts down.
+            bounds.append(max(0.0, self._last_end_s / len(ended) * total - self.elapsed_s))
         return min(bounds, default=None)
 
     def render(self) -> Group:
@@ -95,7 +101,7 @@ class Monitor(Callback):
             )
             states = [str(counts[key]) for key in (None, "stopped", "complete", "failed")]
             table.add_row(Text(name), *states, str(ledger.num_trials), *best)
-        remaining = self.remaining_s()
+        remaining = None if self._over else self.remaining_s()
         left = "" if remaining is None else f", about {clock(remaining)} left"
         return Group(table, Text(f"elapsed {clock(self.elapsed_s)}{left}", style="dim"))
 

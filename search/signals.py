@@ -5,9 +5,11 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+from rich.console import Console
+
 
 @contextlib.contextmanager
-def collected_signals() -> Iterator[list[int]]:
+def collected_signals(console: Console) -> Iterator[list[int]]:
     """Collect the first Ctrl-C, SIGTERM or SIGHUP in a list; a second has its usual effect."""
     received: list[int] = []
     previous: dict[int, Any] = {}
@@ -19,6 +21,7 @@ def collected_signals() -> Iterator[list[int]]:
     def note(number: int, _: object) -> None:
         received.append(number)
         restore()
+        console.print("stopping: the report follows; a second signal gives it up")
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         previous[number] = signal.signal(number, note)

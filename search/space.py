@@ -186,7 +186,17 @@ def _check_fixed(space: Space, fixed: Mapping[str, Any], distributions: Mapping[
         except (ValueError, TypeError):
             known_value = False
         if not known_value:
-            raise SpaceError(f"--fix {name}: got {value!r}, expected a value of {space.path}'s {distribution}")
+            raise SpaceError(f"--fix {name}: got {value!r}, expected {_in_words(distribution)}, as in {space.path}")
+
+
+def _in_words(distribution: "BaseDistribution") -> str:
+    choices = getattr(distribution, "choices", None)
+    if choices is not None:
+        return f"one of {', '.join(map(repr, choices))}"
+    step = getattr(distribution, "step", None)
+    steps = f" in steps of {step:g}" if step not in (None, 1) else ""
+    kind = "a whole number" if type(distribution).__name__.startswith("Int") else "a number"
+    return f"{kind} from {getattr(distribution, 'low', None)} to {getattr(distribution, 'high', None)}{steps}"
 
 
 def _check_repeatable(space: Space, trial: "optuna.Trial", config: TrainConfig) -> None:

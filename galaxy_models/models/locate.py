@@ -80,7 +80,7 @@ def _locate_imagenet(config: TrainConfig, weights_dir: Path | None) -> FoundWeig
         raise WeightsError(
             f"weights 'imagenet' of {name}: {where}not in the cache, and the network does not give them ({error}): "
             f"run once on a machine with a network, or put {name}.safetensors into a folder and name that with "
-            "--weights-dir, or fix weights to 'none' (--fix weights=none)"
+            "--weights-dir, or start from weights 'none' (--fix weights=none, where the space has that choice)"
         ) from error
     return FoundWeights(path)
 

@@ -40,6 +40,7 @@ class RunInfo:
         versions: version of each package that matters, by name.
         elapsed_s: seconds the search took.
         data: the folder of shards as the user typed it.
+        baseline_rmse: test RMSE of answering the training galaxies' mean vote fractions; None for classes.
         threads: processors that each trial computed with; None = unknown. Other numbers of them round otherwise.
         weights_dir: the folder of initial weights as the user typed it; None without one.
         notes: what else a reader has to know, a sentence each.
@@ -63,6 +64,7 @@ class RunInfo:
     versions: dict[str, str]
     elapsed_s: float
     data: str
+    baseline_rmse: float | None = None
     threads: int | None = None
     weights_dir: str | None = None
     notes: tuple[str, ...] = ()
@@ -144,6 +146,8 @@ def collect(studies: "Sequence[optuna.Study]") -> Trials:
         backbones[backbone] = None
         sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
         for trial in study.get_trials(deepcopy=False):
+            if trial.state == optuna.trial.TrialState.WAITING:
+                continue
             epochs = list(_epoch_rows(trial))
             curves += [{"backbone": backbone, "trial": trial.number, **epoch} for epoch in epochs]
             rows.append({"backbone": backbone, **_trial_row(trial, epochs, sign)})

@@ -248,6 +248,7 @@ def train_command(backbone: str, info: RunInfo, path: Path) -> str:
     out = "retrained/" + "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in backbone)
     words = ["python", "-m", "galaxy_models.train", path.as_posix()]
     words += ["--backbone", backbone, "--data", info.data, "--out", out]
+    words += ["--objective", info.objective]
     words += ["--threads", str(info.threads)] if info.threads else []
     words += ["--weights-dir", info.weights_dir] if info.weights_dir else []
     return shlex.join(words)

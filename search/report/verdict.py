@@ -7,14 +7,22 @@ from search.report.collect import FinalEvaluation, RunInfo, Trials
 
 # Optuna's TPE draws its first 10 trials at random: below 20, chance chose at least half of them.
 FEW_TRIALS = 20
+# With fewer galaxies in a split, a single one moves its accuracy by more than two per cent.
+FEW_GALAXIES = 50
 # A lead of fewer standard errors than this is not called one.
 CLEAR_LEAD = 2.0
 
 
 def standard_error(share: float, num_galaxies: int) -> float:
-    """Binomial standard error sqrt(p (1 - p) / N) of a share p of N galaxies; NaN for none."""
+    """Binomial standard error sqrt(p (1 - p) / N) of a share p of N galaxies; NaN for none.
+
+    Where all or none of the galaxies are right the formula would claim certainty: p is then taken one galaxy of N + 2
+    away, as in Laplace's rule of succession.
+    """
     if not num_galaxies or not 0 <= share <= 1:
         return math.nan
+    if share in (0, 1):
+        share = 1 / (num_galaxies + 2)
     return math.sqrt(share * (1 - share) / num_galaxies)
 
 
@@ -22,11 +30,9 @@ def lead(first: float, second: float, num_galaxies: int) -> float:
     """By how many standard errors one accuracy exceeds another, each measured on `num_galaxies`.
 
     The two are taken as independent, though they share their galaxies: where networks err alike, this
-    understates the lead. Infinite where neither accuracy has an error.
+    understates the lead.
     """
     error = math.hypot(standard_error(first, num_galaxies), standard_error(second, num_galaxies))
-    if error == 0:
-        return 0.0 if first == second else math.copysign(math.inf, first - second)
     return (first - second) / error
 
 
@@ -59,7 +65,12 @@ def answer(trials: Trials, finals: dict[str, FinalEvaluation], info: RunInfo) ->
     if not order:
         return (_no_evaluation(trials), _effort(trials, info))
     if info.task.kind == "votes":
-        return (_votes(order), _effort(trials, info))
+        baseline_words = (
+            ()
+            if info.baseline_rmse is None
+            else (f"Always answering the mean of the training galaxies would give {info.baseline_rmse:.4f}.",)
+        )
+        return (_votes(order), *baseline_words, _effort(trials, info))
     tested = [final for final in order if math.isfinite(final.metric("test", "accuracy"))]
     if not tested:
         return ("No backbone has a finite accuracy on the test split.", _effort(trials, info))
@@ -102,6 +113,18 @@ def _classes(tested: list[FinalEvaluation], num_test: int) -> str:
     )
 
 
+def _small_splits(info: RunInfo) -> list[str]:
+    found = []
+    for split, use in (("val", "chose the trials"), ("test", "gave the final scores")):
+        num_galaxies, counts = info.split_sizes.get(split, 0), info.class_counts.get(split, ())
+        if 0 < num_galaxies < FEW_GALAXIES:
+            found.append(f"Only {num_galaxies} of the galaxies {use}: each of them moves the scores.")
+        absent = tuple(name for name, count in zip(info.task.names, counts, strict=False) if not count)
+        if absent:
+            found.append(f"No {listed(absent)} is among the galaxies that {use}: means over classes leave it out.")
+    return found
+
+
 def _votes(order: list[FinalEvaluation]) -> str:
     scores = [f"{final.backbone} {final.metric('test', 'rmse'):.4f}" for final in order]
     if len(order) == 1:
@@ -136,6 +159,7 @@ def cautions(trials: Trials, finals: dict[str, FinalEvaluation], info: RunInfo) 
     if info.simulated:
         found.append("The sky is simulated: these numbers rank networks on drawn galaxies and say little of real ones.")
     found += _too_few(trials)
+    found += _small_splits(info)
     missing = [name for name in trials.backbones if name not in finals]
     if missing:
         found.append(f"No final evaluation of {listed(tuple(missing))}: the tables show a dash there.")

@@ -129,7 +129,7 @@ class TestNotToBeHad:
         message = (
             rf"weights 'imagenet' of {file}: not in {tmp_path}, not in the cache, .*Name or service not known.*"
             rf"run once on a machine with a network, or put {file}\.safetensors .*--weights-dir, "
-            "or fix weights to 'none'"
+            "or start from weights 'none'"
         )
         with pytest.raises(WeightsError, match=message):
             check_weights(TrainConfig(backbone=backbone, weights="imagenet"), weights_dir=tmp_path)

@@ -116,6 +116,7 @@ def test_best_configs_hold_config_metrics_and_the_command() -> None:
     assert shlex.split(entry["command"]) == [
         "python", "-m", "galaxy_models.train", "runs/evening/report/best_configs.json", "--backbone", "timm:tiny",
         "--data", "my shards/gz1", "--out", "retrained/timm-tiny",
+        "--objective", "nll",
     ]  # fmt: skip
 
 

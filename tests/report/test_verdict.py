@@ -21,7 +21,9 @@ def finals_of(*finals: FinalEvaluation) -> dict[str, FinalEvaluation]:
 
 def test_standard_error_is_that_of_a_fair_coin() -> None:
     assert standard_error(0.5, 100) == pytest.approx(0.05)  # sqrt(1/4 / 100)
-    assert standard_error(1.0, 100) == 0
+    # All right is taken as one wrong of two more: sqrt(1/102 * 101/102 / 100).
+    assert standard_error(1.0, 100) == pytest.approx(0.0098531, abs=1e-6)
+    assert standard_error(0.0, 100) == standard_error(1.0, 100)
     assert math.isnan(standard_error(0.5, 0))
 
 
@@ -29,7 +31,7 @@ def test_lead_counts_standard_errors_of_the_difference() -> None:
     # Each has standard error 0.05 and 0.04 (sqrt(0.8 * 0.2 / 100)): together sqrt(0.0041).
     assert lead(0.8, 0.5, 100) == pytest.approx(0.3 / math.sqrt(0.0041))
     assert lead(1.0, 1.0, 100) == 0
-    assert lead(1.0, 0.0, 100) == math.inf
+    assert lead(1.0, 0.0, 100) == pytest.approx(1 / (math.sqrt(2) * 0.0098531), rel=1e-4)
     assert math.isnan(lead(math.nan, 0.5, 100))
 
 
@@ -123,3 +125,12 @@ def test_a_sound_search_has_only_the_caution_of_the_single_seed() -> None:
     found = cautions(trials_of("a", num_trials=20), finals_of(make_final("a", accuracy=0.9)), make_info())
     assert len(found) == 1
     assert "single seed" in found[0]
+
+
+def test_small_splits_and_absent_classes_are_said() -> None:
+    counts = {"train": (50, 30, 20), "val": (1, 1, 0), "test": (40, 30, 30)}
+    info = make_info(split_sizes={"train": 100, "val": 2, "test": 100}, class_counts=counts)
+    found = " ".join(cautions(collect([]), {}, info))
+    assert "Only 2 of the galaxies chose the trials" in found
+    assert f"No {info.task.names[2]} is among the galaxies that chose the trials" in found
+    assert "gave the final scores" not in found
