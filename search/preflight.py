@@ -1,7 +1,7 @@
 """Everything that can be found wrong before the first trial is found here."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ from galaxy_models.data.progress import Progress
 from galaxy_models.data.readers.simulated import SimulatedReader
 from galaxy_models.errors import GalaxyError
 from galaxy_models.models import check_network, check_weights
-from galaxy_models.task import Direction, objective_direction
+from galaxy_models.task import Direction, Task, objective_direction
 from galaxy_models.training.optim import check_optimizer
 from search.errors import RunError
 from search.options import SearchOptions, check_free
-from search.space import Space, load_space, probe_space
+from search.space import Probe, Space, load_space, probe_space
 
 SIMULATED_SKY = Path("shards") / "simulated"
 SIMULATED_PX = 64
 SIMULATED_GALAXIES = 2000
+# Settings of TrainConfig that only classes know, by the name that a space would give the parameter.
+_IDLE_FOR_VOTES = {"label_smoothing": 0.0, "class_balance": "none"}
 
 
 @dataclass(frozen=True)
@@ -61,22 +63,34 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
         raise RunError(f"--weights-dir: {options.weights_dir} is no folder, expected one of safetensors files")
     spaces = {path.stem: load_space(path) for path in options.spaces}
     free = {name: probe_space(space, seed=options.seed, fixed={}) for name, space in spaces.items()}
-    parameters = sorted({name for probe in free.values() for name in probe.parameters})
+    parameters = sorted({name for probe in free.values() for name in probe.distributions})
     for name in options.fixed:
         if name not in parameters:
             raise RunError(f"--fix {name}: no space has such a parameter, expected one of {', '.join(parameters)}")
-    fixed = {
-        space: {name: value for name, value in options.fixed.items() if name in probe.parameters}
-        for space, probe in free.items()
-    }
-    probes = {name: probe_space(space, seed=options.seed, fixed=fixed[name]) for name, space in spaces.items()}
     data = options.data if options.data is not None else simulated_sky(console)
     manifest = Manifest.load(data)
     metric, direction = objective_direction(manifest.task.kind, options.objective)
+    fixed = {space: fixed_parameters(probe, options.fixed, manifest.task) for space, probe in free.items()}
+    probes = {name: probe_space(space, seed=options.seed, fixed=fixed[name]) for name, space in spaces.items()}
     check_survey(manifest, data, metric)
     for name, probe in probes.items():
         check_networks(spaces[name], probe.configs, px=manifest.px, weights_dir=options.weights_dir)
     return Plan(spaces, fixed, parameters, data, manifest, metric, direction)
+
+
+def fixed_parameters(free: Probe, asked: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """What of a space is not searched: what the user fixed, and what has no effect on the survey's task.
+
+    Args:
+        free: the space, tried with nothing fixed.
+        asked: what the user fixed, of any space.
+        task: the survey's task.
+    """
+    fixed = {name: value for name, value in asked.items() if name in free.distributions}
+    if task.kind == "votes":
+        idle = {name: value for name, value in _IDLE_FOR_VOTES.items() if free.allows(name, value)}
+        fixed = {**idle, **fixed}
+    return fixed
 
 
 def check_survey(manifest: Manifest, data: Path, metric: str) -> None:

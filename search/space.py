@@ -124,11 +124,19 @@ class Probe:
 
     Attributes:
         configs: the distinct configurations, the named ones first.
-        parameters: names of all parameters that the space asked for.
+        distributions: where the space's parameters are drawn from, by name.
     """
 
     configs: tuple[TrainConfig, ...]
-    parameters: tuple[str, ...]
+    distributions: Mapping[str, "BaseDistribution"]
+
+    def allows(self, name: str, value: Any) -> bool:
+        """Whether the space has this parameter, and the value is one that it may take."""
+        distribution = self.distributions.get(name)
+        try:
+            return distribution is not None and distribution._contains(distribution.to_internal_repr(value))
+        except (ValueError, TypeError):
+            return False
 
 
 def probe_space(space: Space, *, seed: int, fixed: Mapping[str, Any]) -> Probe:
@@ -144,14 +152,11 @@ def probe_space(space: Space, *, seed: int, fixed: Mapping[str, Any]) -> Probe:
             configuration when it is called again with the same values.
     """
     if fixed:
-        _check_fixed(space, fixed, _probe(space, seed, {})[1])
-    configs, distributions = _probe(space, seed, fixed)
-    return Probe(configs, tuple(sorted(distributions)))
+        _check_fixed(space, fixed, _probe(space, seed, {}))
+    return _probe(space, seed, fixed)
 
 
-def _probe(
-    space: Space, seed: int, fixed: Mapping[str, Any]
-) -> tuple[tuple[TrainConfig, ...], dict[str, "BaseDistribution"]]:
+def _probe(space: Space, seed: int, fixed: Mapping[str, Any]) -> Probe:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -172,21 +177,17 @@ def _probe(
             _check_named(space, index, trial)
         if config not in configs:
             configs.append(config)
-    return tuple(configs), distributions
+    return Probe(tuple(configs), distributions)
 
 
-def _check_fixed(space: Space, fixed: Mapping[str, Any], distributions: Mapping[str, "BaseDistribution"]) -> None:
+def _check_fixed(space: Space, fixed: Mapping[str, Any], free: Probe) -> None:
     for name, value in fixed.items():
-        if name not in distributions:
-            known = ", ".join(sorted(distributions))
+        if name not in free.distributions:
+            known = ", ".join(sorted(free.distributions))
             raise SpaceError(f"--fix {name}: {space.path} has no such parameter, expected one of {known}")
-        distribution = distributions[name]
-        try:
-            known_value = distribution._contains(distribution.to_internal_repr(value))
-        except (ValueError, TypeError):
-            known_value = False
-        if not known_value:
-            raise SpaceError(f"--fix {name}: got {value!r}, expected {_in_words(distribution)}, as in {space.path}")
+        if not free.allows(name, value):
+            expected = _in_words(free.distributions[name])
+            raise SpaceError(f"--fix {name}: got {value!r}, expected {expected}, as in {space.path}")
 
 
 def _in_words(distribution: "BaseDistribution") -> str:

@@ -1,8 +1,9 @@
 """What a conversion will write, decided before the first image is decoded: targets, splits, and what is left out."""
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ NO_RECIPE = "none"
 _SUM_TOLERANCE = 0.02
 _MAX_WRONG_SUMS = 0.01
 # Its fractions add up to 1 in the Kaggle columns, and to Class1.1 + Class1.2 elsewhere: neither is a mistake.
+# Words for the two senses of rotation or position that a mirror exchanges.
+_MIRROR_WORDS = (("cw", "acw"), ("cw", "ccw"), ("clockwise", "anticlockwise"), ("left", "right"))
 _FREE_QUESTION = 6
 
 
@@ -135,7 +138,7 @@ def plan_conversion(reader: Reader, settings: ConvertSettings) -> Plan:
     galaxies = tuple(sorted(planned, key=lambda galaxy: galaxy.record.id))
     num_left_out = len(records) - len(galaxies)
     if task.kind == "classes":
-        notes = (*notes, _describe_classes(task, galaxies, num_left_out, recipe))
+        notes = (*notes, _describe_classes(task, galaxies, num_left_out, recipe), *_mirror_hints(task))
     remedy = f"{'draw' if reader.simulated else 'add'} more galaxies, or " + (
         f"--recipe {NO_RECIPE}" if recipe else "take the class out"
     )
@@ -176,6 +179,20 @@ def _describe_classes(task: Task, galaxies: Sequence[PlannedGalaxy], num_left_ou
     counts = Counter(galaxy.target for galaxy in galaxies)
     classes = ", ".join(f"{name} {counts[number]:,}" for number, name in enumerate(task.names))
     return f"recipe {recipe}: {classes}; {num_left_out:,} meet no rule" if recipe else f"classes: {classes}"
+
+
+def _mirror_hints(task: Task) -> Iterator[str]:
+    """Name classes that look like mirror images of each other and are not said to be."""
+    paired = {name for pair in task.mirror_pairs for name in pair}
+    by_words = {tuple(re.split(r"[\W_]+", name.casefold())): name for name in task.names if name not in paired}
+    for words, name in by_words.items():
+        for sense, other_sense in _MIRROR_WORDS:
+            other = by_words.get(tuple(other_sense if word == sense else word for word in words))
+            if other is not None and other != name:
+                yield (
+                    f"{name} and {other} look like mirror images: training flips images, so if they are, convert with "
+                    f"--mirror-pairs {name}:{other}"
+                )
 
 
 def _check_votes(records: Sequence[Record]) -> tuple[str, ...]:

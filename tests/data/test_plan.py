@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from galaxy_models.data.plan import ConvertSettings, Plan, plan_conversion, share_allows
+from galaxy_models.data.plan import ConvertSettings, Plan, _mirror_hints, plan_conversion, share_allows
 from galaxy_models.data.readers.base import ImageSource, LoadedImage, Reader, Record
 from galaxy_models.data.split import assign_split
 from galaxy_models.errors import ConfigError, DataError
@@ -246,3 +246,13 @@ def test_settings_out_of_range(values: dict[str, Any], message: str) -> None:
 )
 def test_share_of_rejected_images(num_rejected: int, num_galaxies: int, share: float, allowed: bool) -> None:
     assert share_allows(num_rejected, num_galaxies, share) is allowed
+
+
+def test_classes_that_look_like_mirror_images_are_named_unless_they_are_paired() -> None:
+    names = ("elliptical", "spiral_acw", "spiral_cw", "Left arm", "right arm")
+    hints = list(_mirror_hints(Task("classes", names)))
+    assert len(hints) == 2
+    assert "--mirror-pairs spiral_cw:spiral_acw" in hints[0] + hints[1]
+    assert "--mirror-pairs Left arm:right arm" in hints[0] + hints[1]
+    assert len(list(_mirror_hints(Task("classes", names, (("spiral_cw", "spiral_acw"),))))) == 1
+    assert not list(_mirror_hints(Task("classes", ("smooth", "featured"))))

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from galaxy_models.task import Task
 from search.errors import SpaceError
+from search.preflight import fixed_parameters
 from search.space import load_space, probe_space
 
 HEAD = "from galaxy_models.config import CnnConfig, TrainConfig\n"
@@ -27,7 +29,7 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_probing_runs_named_configurations_first_and_finds_every_branch(tmp_path: Path) -> None:
     probe = probe_space(load_space(write(tmp_path, GOOD)), seed=0, fixed={})
     assert probe.configs[0].learning_rate == 1e-3
-    assert probe.parameters == ("drop", "lr", "norm")
+    assert sorted(probe.distributions) == ["drop", "lr", "norm"]
     assert {config.cnn.norm for config in probe.configs if config.cnn} == {"batch", "group"}
 
 
@@ -83,3 +85,12 @@ def test_fixing_an_unknown_parameter_is_refused(tmp_path: Path) -> None:
 def test_fixing_a_parameter_outside_its_range_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match=r"--fix norm: got 'layer', expected one of 'batch', 'group'"):
         probe_space(load_space(write(tmp_path, GOOD)), seed=0, fixed={"norm": "layer"})
+
+
+def test_what_has_no_effect_on_votes_is_not_searched_for_them(tmp_path: Path) -> None:
+    text = GOOD.replace("    drop =", "    trial.suggest_float('label_smoothing', 0.0, 0.1)\n    drop =")
+    free = probe_space(load_space(write(tmp_path, text)), seed=0, fixed={})
+    votes, classes = Task("votes", ("a", "b")), Task("classes", ("a", "b"))
+    assert fixed_parameters(free, {"norm": "batch", "elsewhere": 1}, classes) == {"norm": "batch"}
+    assert fixed_parameters(free, {"norm": "batch"}, votes) == {"norm": "batch", "label_smoothing": 0.0}
+    assert fixed_parameters(free, {"label_smoothing": 0.1}, votes) == {"label_smoothing": 0.1}
