@@ -1,0 +1,110 @@
+"""Intervals cover what they say, and tests agree with their closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from search.statistics import (
+    holm,
+    mcnemar_p_value,
+    paired_p_value,
+    percentile_interval,
+    resampled_means,
+    wilson_interval,
+)
+
+NUM_SURVEYS = 300
+
+
+def test_resampled_means_scatter_as_the_standard_error() -> None:
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=(400, 2))
+    found = resampled_means(values, seed=7, num_resamples=4000)
+    assert found.shape == (4000, 2)
+    # The bootstrap of a mean scatters by s / sqrt(N), with a relative error of 1 / sqrt(2 B) = 1.1 %.
+    assert found.std(axis=0) == pytest.approx(values.std(axis=0) / 20, rel=0.05)
+    assert found.mean(axis=0) == pytest.approx(values.mean(axis=0), abs=0.01)
+
+
+def test_the_same_seed_pairs_two_networks_and_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = np.random.default_rng(2).random((2, 50, 1))
+    both = resampled_means(np.hstack([first, second]), seed=3, num_resamples=200)
+    alone = resampled_means(second, seed=3, num_resamples=200)
+    assert both[:, 1:] == pytest.approx(alone, abs=1e-6)
+    assert resampled_means(second, seed=4, num_resamples=200) != pytest.approx(alone, abs=1e-6)
+    monkeypatch.setattr("search.statistics._MAX_COUNTS", 170)
+    assert resampled_means(second, seed=3, num_resamples=200) == pytest.approx(alone, abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.93])
+def test_bootstrap_intervals_of_an_accuracy_cover_the_truth_in_95_of_100_surveys(share: float) -> None:
+    covered = 0
+    for survey in range(NUM_SURVEYS):
+        right = np.random.default_rng([survey, 1]).random((400, 1)) < share
+        low, high = percentile_interval(resampled_means(right, seed=survey, num_resamples=500)[:, 0])
+        covered += low <= share <= high
+    # 3 standard deviations of the count: sqrt(300 * 0.95 * 0.05) = 3.8.
+    assert abs(covered - 0.95 * NUM_SURVEYS) <= 3 * 3.8
+
+
+def test_paired_p_values_reject_one_in_twenty_where_there_is_nothing_to_find() -> None:
+    rejected = 0
+    for survey in range(NUM_SURVEYS):
+        rng = np.random.default_rng([survey, 2])
+        shared, first, second = rng.random((3, 300))
+        # Two networks that are right together on most galaxies, and equally good on the rest.
+        difference = np.where(shared < 0.7, 0.0, (first < 0.5).astype(float) - (second < 0.5))
+        replicates = resampled_means(difference[:, None], seed=survey, num_resamples=500)[:, 0]
+        rejected += paired_p_value(replicates, difference.mean()) < 0.05
+    assert abs(rejected - 0.05 * NUM_SURVEYS) <= 3 * 3.8
+
+
+def test_percentile_interval_is_the_central_share() -> None:
+    # Of 0, 1, ..., 1000 the central 95 % lie from 25 to 975.
+    assert percentile_interval(np.arange(1001.0)) == pytest.approx((25, 975))
+    assert percentile_interval([math.nan, 1.0, 1.0]) == (1.0, 1.0)
+    assert all(math.isnan(bound) for bound in percentile_interval([math.nan]))
+
+
+@pytest.mark.parametrize(("right", "galaxies"), [(0, 10), (10, 10), (3, 10), (811, 1000), (1, 1)])
+def test_wilson_interval_is_scipys(right: int, galaxies: int) -> None:
+    expected = stats.binomtest(right, galaxies).proportion_ci(method="wilson")
+    assert wilson_interval(right / galaxies, galaxies) == pytest.approx((expected.low, expected.high))
+
+
+def test_wilson_interval_of_nothing_is_unknown() -> None:
+    assert all(math.isnan(bound) for bound in (*wilson_interval(0.5, 0), *wilson_interval(math.nan, 10)))
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_mcnemar_is_the_binomial_test_of_a_fair_coin(first: int, second: int) -> None:
+    expected = stats.binomtest(first, first + second).pvalue if first + second else 1.0
+    assert mcnemar_p_value(first, second) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mcnemar_by_hand() -> None:
+    # 1 against 5: 2 (1 + 6) / 2^6.
+    assert mcnemar_p_value(1, 5) == pytest.approx(14 / 64)
+    assert mcnemar_p_value(6, 6) == 1.0
+    assert mcnemar_p_value(4000, 6000) < 1e-80
+
+
+def test_paired_p_value_counts_shifted_replicates() -> None:
+    # Shifted by 0.2: -0.2, -0.1, 0, 0.1, 0.2; two of five are as far out as 0.2.
+    assert paired_p_value([0.0, 0.1, 0.2, 0.3, 0.4], 0.2) == pytest.approx(3 / 6)
+    assert paired_p_value([0.0, 0.0], 0.0) == 1.0
+    assert math.isnan(paired_p_value([math.nan], 0.1))
+    assert math.isnan(paired_p_value([0.1], math.nan))
+
+
+def test_holm_by_hand() -> None:
+    # Sorted: 0.01 * 4, 0.013 * 3 (less than the one before, so that one's), 0.03 * 2, 0.04 * 1 (likewise).
+    assert holm([0.03, 0.01, 0.04, 0.013]) == pytest.approx((0.06, 0.04, 0.06, 0.04))
+    assert holm([0.5, 0.9]) == (1.0, 1.0)
+    assert holm([]) == ()
+    adjusted = holm([0.02, math.nan, 0.01])
+    assert (adjusted[0], adjusted[2]) == (0.02, 0.02)
+    assert math.isnan(adjusted[1])
