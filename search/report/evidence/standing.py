@@ -1,0 +1,239 @@
+"""How each backbone stands after the final evaluation: scores, intervals, and their spread over seeds."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy_models.errors import DataError
+from galaxy_models.seeds import derive_seed
+from galaxy_models.task import METRICS
+from search.report.evidence.answers import Answers, read_answers
+from search.report.evidence.scores import Columns, columns_of
+from search.report.run_info import RunInfo
+from search.results import FinalRun
+from search.statistics import percentile_interval, resampled_means
+
+# What is measured on: a split, each with its name among a FinalRun's metrics, and the test split with answers averaged.
+SPLITS = {"train": "train", "validation": "val", "test": "test"}
+AVERAGED = "averaged"
+# Predictions that give another accuracy, or RMSE, than was measured belong to other weights.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score and how far it can be trusted.
+
+    Attributes:
+        value: mean over seeds; NaN where it is unknown.
+        spread: standard deviation over seeds; NaN with fewer than two.
+        low: lower bound of the 95 % interval over galaxies; NaN where it is unknown.
+        high: upper bound.
+    """
+
+    value: float = math.nan
+    spread: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One backbone's configuration that was chosen by validation among those that were trained again.
+
+    Attributes:
+        backbone: the space's name.
+        trial: number of the trial whose configuration it is.
+        runs: its retrainings that went well, by seed.
+        answers: what they answered for the test galaxies; fewer than `runs` where some cannot be read.
+        scores: for each of `train`, `validation`, `test` and `averaged`, an estimate of each score.
+    """
+
+    backbone: str
+    trial: int
+    runs: tuple[FinalRun, ...]
+    answers: tuple[Answers, ...]
+    scores: dict[str, dict[str, Estimate]]
+
+    def estimate(self, row: str, name: str) -> Estimate:
+        """An estimate; of NaNs where there is none."""
+        return self.scores.get(row, {}).get(name, Estimate())
+
+    def value(self, row: str, name: str) -> float:
+        """A mean over seeds; NaN where there is none."""
+        return self.estimate(row, name).value
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are answers of every retraining."""
+        return bool(self.runs) and len(self.answers) == len(self.runs)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that the final evaluation gave.
+
+    Attributes:
+        standings: by backbone, best validation objective first.
+        problems: what could not be used, and why, a sentence each.
+        failed: retrainings that failed.
+        seconds: time that all retrainings of each backbone took, failed ones included.
+    """
+
+    standings: dict[str, Standing]
+    problems: tuple[str, ...] = ()
+    failed: tuple[FinalRun, ...] = ()
+    seconds: dict[str, float] | None = None
+
+
+def gather(run_dir: Path, results: Sequence[FinalRun], info: RunInfo) -> Evidence:
+    """Read the answers of every backbone's chosen configuration and estimate its scores.
+
+    Args:
+        run_dir: the run's folder.
+        results: what `search.results.load_results` gave.
+        info: the run.
+    """
+    chosen = choose(results, info)
+    problems: list[str] = []
+    answers = _same_galaxies({name: _read(run_dir, runs, info, problems) for name, runs in chosen.items()}, problems)
+    intervals = _intervals(answers, info)
+    standings = []
+    for name, runs in chosen.items():
+        scores = _point_scores(runs, info)
+        for row, found in intervals.get(name, {}).items():
+            known = scores.setdefault(row, {})
+            for score, (value, spread, low, high) in found.items():
+                point = known.get(score, Estimate(value, spread))
+                known[score] = Estimate(point.value, point.spread, low, high)
+        standings.append(
+            Standing(backbone=name, trial=runs[0].trial, runs=runs, answers=answers.get(name, ()), scores=scores)
+        )
+    seconds: dict[str, float] = {}
+    for result in results:
+        seconds[result.backbone] = seconds.get(result.backbone, 0.0) + result.seconds
+    failed = tuple(result for result in results if result.failure)
+    return Evidence({one.backbone: one for one in ranked(standings, info)}, tuple(problems), failed, seconds)
+
+
+def choose(results: Sequence[FinalRun], info: RunInfo) -> dict[str, tuple[FinalRun, ...]]:
+    """The retrainings of each backbone's best configuration.
+
+    That is the one with the best mean validation objective, among those with the most seeds: test is not looked at,
+    and a configuration that is still being trained does not win by its luckiest seed.
+    """
+    groups: dict[str, dict[int, list[FinalRun]]] = {}
+    for result in results:
+        if not result.failure and math.isfinite(result.metric("val", info.objective)):
+            groups.setdefault(result.backbone, {}).setdefault(result.rank, []).append(result)
+    sign = -1.0 if info.direction == "max" else 1.0
+
+    def key(item: tuple[int, list[FinalRun]]) -> tuple[int, float, int]:
+        rank, runs = item
+        return -len(runs), sign * _mean(run.metric("val", info.objective) for run in runs), rank
+
+    return {name: tuple(min(ranks.items(), key=key)[1]) for name, ranks in groups.items()}
+
+
+def ranked(standings: Iterable[Standing], info: RunInfo) -> list[Standing]:
+    """Best validation objective first. Validation ranks, never test: test is there to judge the choice."""
+    sign = -1.0 if info.direction == "max" else 1.0
+    return sorted(standings, key=lambda one: (sign * one.value("validation", info.objective), one.backbone))
+
+
+def _read(run_dir: Path, runs: tuple[FinalRun, ...], info: RunInfo, problems: list[str]) -> tuple[Answers, ...]:
+    found, score = [], "accuracy" if info.task.kind == "classes" else "rmse"
+    for run in runs:
+        try:
+            answers = read_answers(run.folder(run_dir), info.task)
+        except DataError as error:
+            problems.append(f"The answers of {run.backbone}, seed {run.seed_index + 1}, cannot be used: {error}.")
+            continue
+        columns = columns_of(answers, info.task, averaged=False)
+        assert columns is not None
+        given, measured = columns.observed()[score], run.metric("test", score)
+        if not abs(given - measured) < _TOLERANCE:
+            problems.append(
+                f"The answers of {run.backbone}, seed {run.seed_index + 1}, give a test {score} of {given:.4f}, "
+                f"but {measured:.4f} was measured: they are left out."
+            )
+            continue
+        found.append(answers)
+    return tuple(found)
+
+
+def _same_galaxies(answers: dict[str, tuple[Answers, ...]], problems: list[str]) -> dict[str, tuple[Answers, ...]]:
+    """Leave out answers for other galaxies than the first backbone's: they cannot be paired."""
+    reference = next((found[0] for found in answers.values() if found), None)
+    if reference is None:
+        return answers
+    kept = {name: tuple(one for one in found if one.same_galaxies(reference)) for name, found in answers.items()}
+    for name, found in answers.items():
+        if len(kept[name]) < len(found):
+            problems.append(f"Answers of {name} are for other test galaxies than the first backbone's: left out.")
+    return kept
+
+
+def _point_scores(runs: tuple[FinalRun, ...], info: RunInfo) -> dict[str, dict[str, Estimate]]:
+    rows = {row: [(run.metrics.get(split) or {}) for run in runs] for row, split in SPLITS.items()}
+    rows[AVERAGED] = [(run.metrics_tta.get("test") or {}) for run in runs]
+    return {
+        row: {
+            name: Estimate(_mean(values), _spread(values))
+            for name in METRICS[info.task.kind]
+            for values in [[one.get(name, math.nan) for one in measured]]
+        }
+        for row, measured in rows.items()
+    }
+
+
+Bounds = dict[str, tuple[float, float, float, float]]
+
+
+def _intervals(answers: dict[str, tuple[Answers, ...]], info: RunInfo) -> dict[str, dict[str, Bounds]]:
+    """For each backbone, `test` and `averaged`, each score's mean and spread over seeds and its interval."""
+    sets: list[tuple[str, str, list[Columns]]] = []
+    for name, found in answers.items():
+        for row in ("test", AVERAGED) if found else ():
+            columns = [columns_of(one, info.task, averaged=row == AVERAGED) for one in found]
+            present = [one for one in columns if one is not None]
+            if len(present) == len(found):
+                sets.append((name, row, present))
+    result: dict[str, dict[str, Bounds]] = {}
+    for name, row, present in sets:
+        # One draw of the galaxies for all seeds: the interval is that of their mean.
+        seed = bootstrap_seed(info)
+        replicates = [one.scores(resampled_means(one.values, seed=seed)) for one in present]
+        observed = [one.observed() for one in present]
+        bounds = result.setdefault(name, {}).setdefault(row, {})
+        for score in observed[0]:
+            values = [one[score] for one in observed]
+            draws = np.mean([one[score] for one in replicates], axis=0)
+            bounds[score] = (_mean(values), _spread(values), *_interval(draws, _mean(values), score))
+    return result
+
+
+def _interval(draws: NDArray[np.float64], value: float, score: str) -> tuple[float, float]:
+    if score == "ece":
+        # A mean of absolute gaps grows with every scatter, also that of the draws: without this shift the interval
+        # would lie above the value.
+        draws = np.maximum(draws - (np.nanmean(draws) - value), 0.0)
+    return percentile_interval(draws)
+
+
+def bootstrap_seed(info: RunInfo) -> int:
+    """The seed of all draws of galaxies of a run."""
+    return derive_seed(info.seed, "bootstrap", info.survey_digest)
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def _spread(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
