@@ -1,0 +1,83 @@
+"""A simulation from its options to its table."""
+
+import itertools
+
+from rich.console import Console
+
+from search.errors import RunError
+from search.simulation.curves import Curves, read_curves
+from search.simulation.engine import Limits
+from search.simulation.options import SimulationOptions
+from search.simulation.stacks import OURS, STOCK, STOCK_SAMPLERS, STOCK_SCHEDULERS, Setting
+from search.simulation.summary import horizons, summarise, to_tables, write_results
+from search.simulation.sweep import sweep
+
+# Unless a target is given, it is what this share of the configurations reach.
+EASY_SHARE = 0.02
+
+
+def settings_of(options: SimulationOptions) -> list[Setting]:
+    """Every setting that is asked for; of stock ones, those that exist."""
+    stacks = (OURS, STOCK) if options.stock else (OURS,)
+    products = itertools.product(options.workers, options.samplers, options.schedulers, stacks)
+    return [
+        Setting(stack, sampler, scheduler, workers)
+        for workers, sampler, scheduler, stack in products
+        if stack == OURS or (sampler in STOCK_SAMPLERS and scheduler in STOCK_SCHEDULERS)
+    ]
+
+
+def limits_of(options: SimulationOptions, curves: Curves) -> Limits:
+    """When a search ends.
+
+    Raises:
+        RunError: not even one result would arrive in the time.
+    """
+    longest = max(len(values) for values in curves.values)
+    slowest = max(float(seconds[0]) for seconds in curves.seconds)
+    if options.time_budget_s < slowest:
+        raise RunError(
+            f"--time-budget: got {options.time_budget_s:g} s, expected at least the {slowest:g} s of the slowest "
+            "first epoch: allow more"
+        )
+    return Limits(
+        num_trials=options.num_trials,
+        max_epochs=min(options.max_epochs or longest, longest),
+        total_epochs=options.total_epochs,
+        time_s=options.time_budget_s,
+    )
+
+
+def run_simulation(options: SimulationOptions, console: Console) -> None:
+    """Simulate every setting, and print and write what came out."""
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise RunError(f"--out: {options.out} is a file, expected a folder: choose another")
+    curves = read_curves(
+        options.curves,
+        objective=options.objective,
+        direction=options.direction,
+        params=options.params,
+        backbone=options.backbone,
+    )
+    limits = limits_of(options, curves)
+    best = curves.best(limits.max_epochs)
+    target = options.target if options.target is not None else curves.easy_target(limits.max_epochs, EASY_SHARE)
+    console.print(
+        f"{options.curves}: {len(curves.ids)} configurations of {len(curves.params.columns)} parameters, up to "
+        f"{limits.max_epochs} epochs; best {options.objective} {best:.6g}, target {target:.6g}"
+    )
+    outcomes = list(
+        sweep(
+            curves,
+            settings_of(options),
+            limits=limits,
+            num_seeds=options.num_seeds,
+            seed=options.seed,
+            target=target,
+        )
+    )
+    for table in to_tables(summarise(outcomes, curves, limits.max_epochs), horizons(outcomes)):
+        console.print(table)
+    if options.out is not None:
+        write_results(outcomes, curves, limits.max_epochs, options.out)
+        console.print(f"all searches: {options.out}")
