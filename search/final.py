@@ -1,18 +1,158 @@
-"""The final evaluation of each backbone: its best trial's weights on every split. Only here are test galaxies seen."""
+"""The final evaluation: each backbone's best configurations are trained again from scratch with several seeds.
 
-from collections.abc import Mapping
-from dataclasses import asdict
+One training run says little of a configuration: its trial was the luckiest of many, and another seed gives another
+network. Test galaxies are seen here, and in `search.evaluate`, only.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import ray
 
-from search.experiment import Job
-from search.ledger import Ledger
-from search.report.collect import SPLITS, FinalEvaluation
-from search.trial import weights_path
+from galaxy_models.config import TrainConfig
+from galaxy_models.data.manifest import Manifest
+from galaxy_models.seeds import derive_seed
+from search.finalist import FinalJob, FinalSetting, is_done
+from search.results import PREDICTIONS_NAME, RESULT_NAME, FinalRun, load_result
+from search.retrain import attempt, fail
+
+if TYPE_CHECKING:
+    import optuna
+
+    from search.experiment import Job
+    from search.ledger import Ledger
+    from search.report.collect import FinalEvaluation
+
+# Seeds of each configuration. Fewer than three tell nothing of the spread.
+NUM_SEEDS = 3
+# Times that a retraining whose process died is taken up again.
+MAX_RETRIES = 2
+_POLL_S = 0.5
 
 
-def evaluate_best(job: Job, ledger: Ledger) -> tuple[dict[str, FinalEvaluation], dict[str, str]]:
+def best_configs(study: "optuna.Study", num_configs: int) -> list[tuple[int, TrainConfig]]:
+    """A study's best trials by the best epoch that each had, stopped ones included, failed ones not.
+
+    Args:
+        study: all its trials have ended.
+        num_configs: how many to return at most.
+
+    Returns:
+        Number and configuration of each, the best first; of equals, the earlier first.
+    """
+    import optuna
+
+    sign = 1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1.0
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    found = []
+    for trial in study.get_trials(deepcopy=False, states=ended):
+        values = [sign * value for value in trial.intermediate_values.values() if math.isfinite(value)]
+        if values and "config" in trial.user_attrs:
+            found.append((min(values), trial.number, trial.user_attrs["config"]))
+    return [(number, TrainConfig.from_dict(config)) for _, number, config in sorted(found, key=lambda one: one[:2])][
+        :num_configs
+    ]
+
+
+def plan_finals(
+    finalists: Mapping[str, Sequence[tuple[int, TrainConfig]]], *, num_seeds: int, seed: int
+) -> list[FinalJob]:
+    """Plan the retrainings, in an order in which those that are worth most come first if time runs out.
+
+    Every backbone's best configuration gets its first seed, then its second, and so on; then come the second-best.
+
+    Args:
+        finalists: for each backbone's name its best trials, the best first.
+        num_seeds: retrainings of each.
+        seed: the run's.
+    """
+    jobs = [
+        FinalJob(
+            backbone=backbone,
+            trial=trial,
+            rank=rank,
+            seed_index=index,
+            config=replace(config, seed=derive_seed(seed, "final", backbone, rank, index)),
+        )
+        for backbone, trials in finalists.items()
+        for rank, (trial, config) in enumerate(trials)
+        for index in range(num_seeds)
+    ]
+    return sorted(jobs, key=lambda job: (job.rank, job.seed_index))
+
+
+def retrain_finalists(
+    jobs: Sequence[FinalJob],
+    *,
+    setting: FinalSetting,
+    cpus: int,
+    gpus: float,
+    received: Sequence[int],
+    on_done: Callable[[FinalRun], None],
+) -> list[FinalRun]:
+    """Retrain and evaluate, as many at once as fit, on the Ray that is running.
+
+    What an earlier call finished is taken as it is, if configuration, seed and survey are the same; what it left
+    unfinished goes on from its last whole epoch. Failures are tried again.
+
+    Args:
+        jobs: what to do, in order.
+        setting: on what, where.
+        cpus: processors reserved for each.
+        gpus: GPUs reserved for each; a fraction shares one.
+        received: signals that came so far; the first ends what runs, at once.
+        on_done: told of each result as it comes, those of an earlier call first.
+
+    Returns:
+        The results there are, in the order of `jobs`; those that have failed say why.
+    """
+    digest = Manifest.load(setting.data).digest
+    results: dict[FinalJob, FinalRun] = {}
+    for job in jobs:
+        folder = setting.folder(job)
+        if is_done(job, setting, digest):
+            results[job] = load_result(folder / RESULT_NAME)
+            on_done(results[job])
+            continue
+        # Of another configuration or survey, or a failure: no report must take it for this job's.
+        for name in (RESULT_NAME, PREDICTIONS_NAME):
+            (folder / name).unlink(missing_ok=True)
+    # Our own retries: Ray's would repeat a process that was killed for want of memory for ever.
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(attempt)
+    waiting = {remote.remote(job, setting): job for job in jobs if job not in results}
+    deaths: Counter[FinalJob] = Counter()
+    while waiting and not received:
+        for reference in ray.wait(list(waiting), timeout=_POLL_S)[0]:
+            job = waiting.pop(reference)
+            result = _collect(reference, job, setting, deaths)
+            if result is None:
+                waiting[remote.remote(job, setting)] = job
+            else:
+                results[job] = result
+                on_done(result)
+    for reference in waiting:
+        ray.cancel(reference, force=True)
+    return [results[job] for job in jobs if job in results]
+
+
+def _collect(reference: Any, job: FinalJob, setting: FinalSetting, deaths: Counter[FinalJob]) -> FinalRun | None:
+    """The result of a task that has ended; None if its process died and it is to be tried again."""
+    try:
+        result: FinalRun = ray.get(reference)
+    except (ray.exceptions.RayError, OSError) as error:
+        deaths[job] += 1
+        if deaths[job] <= MAX_RETRIES:
+            return None
+        words = " ".join(str(error).split())
+        return fail(job, setting, f"its process died {deaths[job]} times: {type(error).__name__}: {words:.300}")
+    return result
+
+
+def evaluate_best(job: "Job", ledger: "Ledger") -> "tuple[dict[str, FinalEvaluation], dict[str, str]]":
     """Evaluate each space's best trial, each on the resources of a trial, and write the result into its study.
 
     Args:
@@ -40,7 +180,7 @@ def evaluate_best(job: Job, ledger: Ledger) -> tuple[dict[str, FinalEvaluation],
     return finals, failures
 
 
-def evaluate_trial(space: str, number: int, epoch: int, constants: Mapping[str, str | int]) -> FinalEvaluation:
+def evaluate_trial(space: str, number: int, epoch: int, constants: Mapping[str, str | int]) -> "FinalEvaluation":
     """Evaluate a trial's best weights on the train, validation and test galaxies, none of them augmented.
 
     Args:
@@ -53,6 +193,8 @@ def evaluate_trial(space: str, number: int, epoch: int, constants: Mapping[str, 
     from galaxy_models.training.loop import evaluate
     from galaxy_models.training.runtime import Runtime
     from galaxy_models.training.survey import SurveyData
+    from search.report.collect import SPLITS, FinalEvaluation
+    from search.trial import weights_path
 
     run_dir = Path(str(constants["run_dir"]))
     path = weights_path(run_dir, space, number, epoch)

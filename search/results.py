@@ -83,11 +83,12 @@ def save_result(run_dir: Path, result: FinalRun) -> None:
 
 def load_results(run_dir: Path) -> list[FinalRun]:
     """Read all finished retrainings of a run, ordered by backbone, rank and seed."""
-    found = [_load(path) for path in sorted((run_dir / FINAL).glob(f"*/*/{RESULT_NAME}"))]
+    found = [load_result(path) for path in sorted((run_dir / FINAL).glob(f"*/*/{RESULT_NAME}"))]
     return sorted(found, key=lambda one: (one.backbone, one.rank, one.seed_index))
 
 
-def _load(path: Path) -> FinalRun:
+def load_result(path: Path) -> FinalRun:
+    """Read one `result.json`."""
     values = json.loads(path.read_text(encoding="utf-8"))
     for name in ("metrics", "metrics_tta"):
         values[name] = {

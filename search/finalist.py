@@ -1,0 +1,83 @@
+"""What is to be retrained for the final evaluation, and whether it has been."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galaxy_models.config import TrainConfig
+from galaxy_models.errors import WeightsError
+from galaxy_models.task import Direction
+from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, final_folder, load_result
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalJob:
+    """One retraining to be done.
+
+    Attributes:
+        backbone: the space's name.
+        trial: number of the trial whose configuration it is.
+        rank: place of that trial among the backbone's, from 0.
+        seed_index: which of the retrainings of this configuration, from 0.
+        config: the configuration, with the seed of this retraining.
+    """
+
+    backbone: str
+    trial: int
+    rank: int
+    seed_index: int
+    config: TrainConfig
+
+    def result(self, **measured: Any) -> FinalRun:
+        """The record of this retraining, with what was measured."""
+        return FinalRun(
+            backbone=self.backbone,
+            trial=self.trial,
+            rank=self.rank,
+            seed_index=self.seed_index,
+            seed=self.config.seed,
+            config=self.config.to_dict(),
+            **measured,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalSetting:
+    """What all retrainings of a run have in common.
+
+    Attributes:
+        run_dir: the run's folder.
+        data: the folder of shards.
+        threads: processors that each computes with.
+        device: where each computes, in torch's words.
+        weights_dir: a folder of initial weights, looked in first; None without one.
+        metric: the validation metric that names the best epoch.
+        direction: which way of it is better.
+    """
+
+    run_dir: Path
+    data: Path
+    threads: int
+    device: str
+    weights_dir: Path | None
+    metric: str
+    direction: Direction
+
+    def folder(self, job: FinalJob) -> Path:
+        """Where a retraining's files lie."""
+        return final_folder(self.run_dir, job.backbone, rank=job.rank, seed_index=job.seed_index)
+
+
+def is_done(job: FinalJob, setting: FinalSetting, survey_digest: str) -> bool:
+    """Whether a job's folder holds the evaluation of this very configuration, seed and survey."""
+    from galaxy_models.inference.network import read_description
+
+    folder = setting.folder(job)
+    try:
+        found = load_result(folder / RESULT_NAME)
+        digest = read_description(folder / WEIGHTS_NAME)["survey_digest"]
+    except (OSError, ValueError, TypeError, KeyError, WeightsError):
+        return False
+    asked = job.result()
+    same = (found.trial, found.config) == (asked.trial, asked.config)
+    return same and not found.failure and digest == survey_digest and (folder / PREDICTIONS_NAME).is_file()

@@ -1,0 +1,202 @@
+"""One retraining of a finalist on a worker: trained from scratch, then evaluated once on every split.
+
+What is done is kept after every epoch, so that a worker that died, or a search that was stopped, goes on from there.
+"""
+
+import gc
+import math
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from galaxy_models.cli import machine_fault
+from galaxy_models.config import TrainConfig
+from galaxy_models.data.manifest import SPLIT_NAMES
+from galaxy_models.errors import GalaxyError, WeightsError
+from search.finalist import FinalJob, FinalSetting
+from search.results import PREDICTIONS_NAME, WEIGHTS_NAME, FinalRun, save_result
+
+if TYPE_CHECKING:
+    from galaxy_models.training.loop import Trainer
+    from galaxy_models.training.runtime import Runtime
+    from galaxy_models.training.survey import SurveyData
+
+STATE_NAME = "state.pt"
+TEST = "test"
+
+
+@dataclass
+class _Progress:
+    """How far a training is.
+
+    Attributes:
+        best_value: the best validation objective so far; NaN before the first.
+        best_epoch: its epoch, from 1; 0 before the first.
+        epochs: epochs done.
+        seconds: time spent in them.
+    """
+
+    best_value: float = math.nan
+    best_epoch: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+
+    def note(self, metrics: dict[str, float], setting: FinalSetting) -> bool:
+        """Take an epoch's metrics in; whether it is the best so far."""
+        self.epochs = int(metrics["epoch"])
+        self.seconds += metrics["epoch_s"]
+        value = metrics[f"val_{setting.metric}"]
+        sign = 1.0 if setting.direction == "min" else -1.0
+        is_best = math.isfinite(value) and not sign * value >= sign * self.best_value
+        if is_best:
+            self.best_value, self.best_epoch = value, self.epochs
+        return is_best
+
+
+class NoResultError(Exception):
+    """A training that came to its end and left nothing to evaluate; its message says why."""
+
+
+def attempt(job: FinalJob, setting: FinalSetting) -> FinalRun:
+    """Retrain, and turn whatever goes wrong into a result that says so; one failure takes nothing from the others."""
+    try:
+        return retrain(job, setting)
+    except Exception as error:
+        fault = machine_fault(error, setting.run_dir) or error
+        words = " ".join(str(fault).split())
+        if not isinstance(fault, GalaxyError):
+            words = f"{type(error).__name__}: {words:.300}"
+            log = setting.run_dir / "errors" / f"final-{job.backbone}-{job.rank}-{job.seed_index}.txt"
+            with suppress(OSError):
+                log.parent.mkdir(exist_ok=True)
+                log.write_text(traceback.format_exc(), encoding="utf-8")
+    return fail(job, setting, words)
+
+
+def fail(job: FinalJob, setting: FinalSetting, words: str) -> FinalRun:
+    """Record that a retraining gave nothing, and why; its state is kept, so that a resumed search goes on from it."""
+    result = job.result(failure=words)
+    with suppress(OSError):
+        save_result(setting.run_dir, result)
+    return result
+
+
+def retrain(job: FinalJob, setting: FinalSetting) -> FinalRun:
+    """Train a configuration, evaluate the weights of its best epoch, and write all of it into the job's folder.
+
+    `result.json` is written last. A training that diverges is a result, too.
+
+    Args:
+        job: what to train.
+        setting: on what, where, and what counts as best.
+
+    Returns:
+        What was written.
+    """
+    from galaxy_models.training.runtime import Runtime
+    from galaxy_models.training.survey import SurveyData
+
+    folder = setting.folder(job)
+    folder.mkdir(parents=True, exist_ok=True)
+    # What a process that was killed had not finished writing.
+    for path in folder.glob(".*"):
+        path.unlink()
+    survey = SurveyData(setting.data)
+    runtime = Runtime(device=setting.device, threads=setting.threads, weights_dir=setting.weights_dir)
+    try:
+        result = _evaluate(job, setting, survey, runtime, _train(job, setting, survey, runtime))
+    except NoResultError as error:
+        result = job.result(failure=str(error))
+    save_result(setting.run_dir, result)
+    (folder / STATE_NAME).unlink(missing_ok=True)
+    return result
+
+
+def _train(job: FinalJob, setting: FinalSetting, survey: "SurveyData", runtime: "Runtime") -> _Progress:
+    """Train to the last epoch, from where an earlier attempt stopped; the best epoch's weights are then on disk."""
+    from galaxy_models.training.checkpoint import save_state
+    from galaxy_models.training.loop import Trainer
+
+    folder = setting.folder(job)
+    identity = {"config": job.config.to_dict(), "survey_digest": survey.manifest.digest}
+    trainer = Trainer(job.config, survey, runtime=runtime)
+    progress = _resume(trainer, folder / STATE_NAME, identity)
+    while trainer.epoch < job.config.epochs:
+        metrics = trainer.run_epoch()
+        if metrics["diverged"]:
+            raise NoResultError(f"training diverged in epoch {metrics['epoch']:.0f}: loss or answers are not finite")
+        if progress.note(metrics, setting):
+            _save_weights(folder / WEIGHTS_NAME, trainer, job.config, survey)
+        # After the weights: an attempt that dies in between does this epoch again, and writes the same weights.
+        save_state(folder / STATE_NAME, {"trainer": trainer.state_dict(), "progress": vars(progress), **identity})
+    if not progress.best_epoch:
+        raise NoResultError(f"val_{setting.metric} was never a finite number")
+    return progress
+
+
+def _resume(trainer: "Trainer", state_file: Path, identity: dict[str, Any]) -> _Progress:
+    """Bring a trainer to where an earlier attempt stopped, if there was one of this configuration and survey."""
+    from galaxy_models.training.checkpoint import load_state
+
+    try:
+        state = load_state(state_file)
+    except WeightsError:
+        return _Progress()
+    if any(state.get(name) != value for name, value in identity.items()):
+        return _Progress()
+    trainer.load_state_dict(state["trainer"])
+    return _Progress(**state["progress"])
+
+
+def _save_weights(path: Path, trainer: "Trainer", config: TrainConfig, survey: "SurveyData") -> None:
+    from galaxy_models.inference.network import describe_survey
+    from galaxy_models.training.checkpoint import describe_model, save_weights
+
+    manifest = survey.manifest
+    description = describe_model(
+        config, manifest.task, px=config.image_px or manifest.px, survey_digest=manifest.digest
+    )
+    save_weights(path, trainer.model, {**description, **describe_survey(manifest)})
+
+
+def _evaluate(
+    job: FinalJob, setting: FinalSetting, survey: "SurveyData", runtime: "Runtime", progress: _Progress
+) -> FinalRun:
+    """Answer for every galaxy with the weights on disk, and write the answers."""
+    import torch
+
+    from galaxy_models.inference.answers import answer_split, measure_answers
+    from galaxy_models.inference.cost import count_flops, measure_memory_mb, measure_speed
+    from galaxy_models.inference.network import load_network
+    from galaxy_models.inference.predictions import write_predictions
+    from galaxy_models.training.runtime import resolve_precision
+
+    gc.collect()
+    folder = setting.folder(job)
+    network = load_network(folder / WEIGHTS_NAME)
+    precision = resolve_precision(job.config.precision, runtime.activate())
+    model = network.model.to(precision.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    common: dict[str, Any] = {"image_px": network.px, "precision": precision}
+    splits = {
+        name: (survey.split(name), answer_split(model, survey.split(name), survey.task, average=name == TEST, **common))
+        for name in SPLIT_NAMES
+    }
+    write_predictions(folder / PREDICTIONS_NAME, survey.task, splits)
+    targets = {name: torch.from_numpy(split.targets) for name, (split, _) in splits.items()}
+    averaged = splits[TEST][1].averaged
+    assert averaged is not None
+    return job.result(
+        best_epoch=progress.best_epoch,
+        epochs=progress.epochs,
+        seconds=progress.seconds,
+        metrics={
+            name: measure_answers(survey.task, answers.plain, targets[name]) for name, (_, answers) in splits.items()
+        },
+        metrics_tta={TEST: measure_answers(survey.task, averaged, targets[TEST])},
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        flops=count_flops(model, image_px=network.px),
+        images_per_s=measure_speed(model, survey.split("train"), survey.task, **common),
+        memory_mb=measure_memory_mb(model, **common),
+    )

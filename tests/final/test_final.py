@@ -1,0 +1,161 @@
+"""All retrainings of a run, on a Ray of its own."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from shapes_survey import make_shapes, small_config
+
+from galaxy_models.config import TrainConfig
+from search import final
+from search.cluster import local_ray
+from search.final import best_configs, plan_finals, retrain_finalists
+from search.finalist import FinalJob, FinalSetting
+from search.results import FinalRun, load_results
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shapes(tmp_path_factory.mktemp("final") / "shapes", sizes=(60, 20, 20))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray of this machine; what it says when it starts is its own affair."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONWARNINGS", "ignore")
+        with local_ray():
+            yield
+
+
+def _run(
+    run_dir: Path, data: Path, jobs: list[FinalJob], *, received: list[int], stop_after: int | None = None
+) -> tuple[list[FinalRun], list[FinalRun]]:
+    """The results, and what was told of meanwhile."""
+    told: list[FinalRun] = []
+
+    def on_done(result: FinalRun) -> None:
+        told.append(result)
+        if len(told) == stop_after:
+            received.append(15)
+
+    setting = FinalSetting(
+        run_dir=run_dir, data=data, threads=1, device="cpu", weights_dir=None, metric="nll", direction="min"
+    )
+    results = retrain_finalists(jobs, setting=setting, cpus=1, gpus=0.0, received=received, on_done=on_done)
+    return results, told
+
+
+def _jobs(num_seeds: int, **changes: object) -> list[FinalJob]:
+    config = small_config(**{"epochs": 2, "precision": "float32", **changes})
+    return plan_finals({"cnn": [(5, config)]}, num_seeds=num_seeds, seed=3)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_is_done_is_not_done_again(shapes: Path, tmp_path: Path) -> None:
+    first, told = _run(tmp_path, shapes, _jobs(2), received=[])
+    assert [result.seed_index for result in first] == [0, 1]
+    assert sorted(result.seed_index for result in told) == [0, 1]
+    assert first[0].metrics["test"]["nll"] != first[1].metrics["test"]["nll"]
+    written = [result.folder(tmp_path) / "result.json" for result in first]
+    before = [path.stat().st_mtime_ns for path in written]
+    again, told = _run(tmp_path, shapes, _jobs(3), received=[])
+    assert [path.stat().st_mtime_ns for path in written] == before
+    assert [result.seed_index for result in told] == [0, 1, 2]
+    assert [result.metrics for result in again[:2]] == [result.metrics for result in first]
+    # Another configuration takes the place of the old, whose results are not to be found any more.
+    _run(tmp_path, shapes, _jobs(1, learning_rate=0.02), received=[])
+    assert [result.config["learning_rate"] for result in load_results(tmp_path)] == [0.02, 0.01, 0.01]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_one_failure_takes_nothing_from_the_others(shapes: Path, tmp_path: Path) -> None:
+    broken = TrainConfig(backbone="resnet50", weights="none.safetensors", epochs=1)
+    jobs = plan_finals({"resnet50": [(1, broken)], "cnn": [(5, small_config(epochs=1))]}, num_seeds=1, seed=3)
+    results, _ = _run(tmp_path, shapes, jobs, received=[])
+    assert [(result.backbone, bool(result.failure)) for result in results] == [("resnet50", True), ("cnn", False)]
+    assert results[1].metrics["test"]["accuracy"] > 0
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("num_deaths", [2, 3])
+def test_dead_worker_is_replaced_twice(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_deaths: int
+) -> None:
+    log = tmp_path / "attempts"
+
+    def dying(job: FinalJob, setting: FinalSetting) -> FinalRun:
+        with log.open("a") as file:
+            file.write("x")
+        if len(log.read_text()) <= num_deaths:
+            os._exit(1)
+        return job.result(epochs=1)
+
+    monkeypatch.setattr(final, "attempt", dying)
+    (result,), _ = _run(tmp_path, shapes, _jobs(1), received=[])
+    assert len(log.read_text()) == 3
+    if num_deaths == 2:
+        assert (result.failure, result.epochs) == ("", 1)
+    else:
+        assert result.failure.startswith("its process died 3 times: ")
+        assert load_results(tmp_path)[0].failure == result.failure
+
+
+@pytest.mark.usefixtures("cluster")
+def test_signal_ends_what_runs_and_keeps_what_is_done(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = tmp_path / "pids"
+    pids.mkdir()
+
+    def first_is_quick(job: FinalJob, setting: FinalSetting) -> FinalRun:
+        (pids / str(os.getpid())).touch()
+        if job.seed_index:
+            time.sleep(600)
+        return job.result(epochs=1)
+
+    monkeypatch.setattr(final, "attempt", first_is_quick)
+    start = time.monotonic()
+    results, _ = _run(tmp_path, shapes, _jobs(9), received=[], stop_after=1)
+    assert [result.seed_index for result in results] == [0]
+    assert time.monotonic() - start < 60
+    deadline = time.monotonic() + 30
+    sleeping = [path.name for path in pids.iterdir()]
+    while sum(Path(f"/proc/{pid}").exists() for pid in sleeping) == len(sleeping) > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_signal_beforehand_starts_nothing(shapes: Path, tmp_path: Path) -> None:
+    assert _run(tmp_path, shapes, _jobs(2), received=[2]) == ([], [])
+
+
+def test_most_wanted_retrainings_come_first_with_seeds_of_their_own() -> None:
+    config = small_config()
+    jobs = plan_finals({"a": [(4, config), (2, config)], "b": [(0, config)]}, num_seeds=2, seed=1)
+    order = [(job.backbone, job.trial, job.rank, job.seed_index) for job in jobs]
+    assert order == [("a", 4, 0, 0), ("b", 0, 0, 0), ("a", 4, 0, 1), ("b", 0, 0, 1), ("a", 2, 1, 0), ("a", 2, 1, 1)]
+    assert len({job.config.seed for job in jobs}) == 6
+    again = plan_finals({"b": [(0, config)]}, num_seeds=1, seed=1)
+    assert again[0].config.seed == jobs[1].config.seed
+    assert plan_finals({"b": [(0, config)]}, num_seeds=1, seed=2)[0].config.seed != jobs[1].config.seed
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("minimize", [1, 3, 0]), ("maximize", [0, 3, 1])])
+def test_best_trials_are_by_their_best_epoch(direction: str, expected: list[int]) -> None:
+    study = optuna.create_study(direction=direction)
+    runs = [([0.7, 0.9], "COMPLETE"), ([0.3, 0.2], "PRUNED"), ([0.1, 1.5], "FAIL"), ([0.5], "COMPLETE")]
+    for values, state in runs:
+        trial = study.ask()
+        trial.set_user_attr("config", small_config(epochs=trial.number + 1).to_dict())
+        for epoch, value in enumerate(values, start=1):
+            trial.report(value, step=epoch)
+        study.tell(trial, values[0] if state == "COMPLETE" else None, state=optuna.trial.TrialState[state])
+    found = best_configs(study, 5)
+    assert [number for number, _ in found] == expected
+    assert found[0][1] == small_config(epochs=expected[0] + 1)
+    assert best_configs(study, 1) == found[:1]
