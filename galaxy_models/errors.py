@@ -34,3 +34,7 @@ class MachineError(GalaxyError):
     """A fault that is nobody's mistake, such as a full disk."""
 
     exit_code = 1
+
+
+class OutOfMemoryError(MachineError):
+    """A network that does not fit into memory, even with a single image at a time."""

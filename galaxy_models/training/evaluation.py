@@ -1,6 +1,7 @@
 """Answers of a network for a whole split, and how good they are."""
 
 import time
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,10 @@ from torch import Tensor
 from galaxy_models.config import TrainConfig
 from galaxy_models.data.augment import prepare
 from galaxy_models.data.batches import iterate_batches
+from galaxy_models.data.order import batch_slices
 from galaxy_models.data.shards import Split
 from galaxy_models.models.galaxy_model import GalaxyModel
+from galaxy_models.training.memory import MicroBatch
 from galaxy_models.training.metrics import measure
 from galaxy_models.training.runtime import Precision, Runtime, move, resolve_precision
 from galaxy_models.training.survey import SurveyData
@@ -34,6 +37,9 @@ def evaluate(
     Returns:
         A value for each of the task's metrics, and `images_per_s`: galaxies answered in a second. NaN for every
         metric if an answer is not finite.
+
+    Raises:
+        OutOfMemoryError: a single image does not fit.
     """
     start = time.perf_counter()
     logits = _answer(model, survey.split(split), config=config, runtime=runtime)
@@ -65,26 +71,41 @@ def predict(
     return answers
 
 
-def predict_logits(model: GalaxyModel, split: Split, *, image_px: int, precision: Precision) -> Tensor:
+def predict_logits(
+    model: GalaxyModel, split: Split, *, image_px: int, precision: Precision, micro_batch: MicroBatch | None = None
+) -> Tensor:
     """Run a network over a split; it is left in evaluation mode.
+
+    Where memory runs out, batches are halved: an image's answer does not depend on its neighbours, apart from the
+    roundings of another order of summation.
 
     Args:
         model: the network, on the device of `precision`.
         split: the galaxies.
         image_px: side of the images it sees, in pixels.
         precision: number format to compute in.
+        micro_batch: how many images to answer at once, kept from call to call; None = start at `EVAL_BATCH`.
 
     Returns:
         (N, A) float32 logits in the split's order, on the device.
+
+    Raises:
+        OutOfMemoryError: a single image does not fit.
     """
     model.eval()
-    parts = []
-    with torch.inference_mode():
-        for batch in iterate_batches(split, np.arange(split.num_rows), batch_size=EVAL_BATCH):
-            images = prepare(move(batch.images, precision.device), image_px=image_px)
+    micro_batch = micro_batch or MicroBatch(EVAL_BATCH, precision.device)
+
+    def answer(images: Tensor, size: int) -> Tensor:
+        parts = []
+        for part in batch_slices(len(images), size):
+            prepared = prepare(move(images[part], precision.device), image_px=image_px)
             with precision.autocast():
-                parts.append(model(images).float())
+                parts.append(model(prepared).float())
         return torch.cat(parts)
+
+    with torch.inference_mode():
+        batches = iterate_batches(split, np.arange(split.num_rows), batch_size=EVAL_BATCH)
+        return torch.cat([micro_batch.run(partial(answer, batch.images), len(batch.rows)) for batch in batches])
 
 
 def _answer(model: GalaxyModel, split: Split, *, config: TrainConfig, runtime: Runtime) -> Tensor:

@@ -15,14 +15,15 @@ from torch import Tensor
 from galaxy_models.config import TrainConfig
 from galaxy_models.data.augment import augment
 from galaxy_models.data.batches import iterate_batches
-from galaxy_models.data.order import balanced_order, epoch_order
+from galaxy_models.data.order import balanced_order, batch_slices, epoch_order
 from galaxy_models.models.galaxy_model import build_model
 from galaxy_models.seeds import derive_seed
 from galaxy_models.task import METRICS
 from galaxy_models.training.batch_statistics import refresh_batch_statistics
 from galaxy_models.training.checkpoint import describe_model, save_weights
-from galaxy_models.training.evaluation import evaluate, predict_logits
+from galaxy_models.training.evaluation import EVAL_BATCH, evaluate, predict_logits
 from galaxy_models.training.losses import TrainLoss
+from galaxy_models.training.memory import MicroBatch, indivisible
 from galaxy_models.training.metrics import measure
 from galaxy_models.training.optim import Schedule, make_optimizer
 from galaxy_models.training.runtime import Runtime, move, resolve_precision
@@ -50,7 +51,14 @@ class _Pass:
 class Trainer:
     """Trains one configuration, an epoch at a time.
 
-    The same configuration, survey, device and number of threads give the same numbers, bit for bit.
+    The same configuration, survey, device, number of threads and micro-batches give the same numbers, bit for bit.
+
+    Where a batch does not fit into memory, it passes through the network in micro-batches whose gradients are added
+    up: half of the batch at a time, then a quarter, and so on, down to single images. The batch stays the optimiser's:
+    its loss is the mean over all of its images, its gradient is clipped once, and its images are varied as they would
+    have been. So for networks without trained batch norms (group norm, layer norm, no norm, frozen batch norms) the
+    gradient is the same but for roundings. It is another one where layers see the micro-batch and not the batch:
+    trained batch norms normalise by the statistics of the micro-batch, and dropout and drop-path draw otherwise.
 
     Attributes:
         epoch: epochs done.
@@ -64,6 +72,7 @@ class Trainer:
         *,
         runtime: Runtime,
         on_first_step: Callable[[], None] | None = None,
+        micro_batch: int | None = None,
     ) -> None:
         """Build the network and what trains it; reads no pixels.
 
@@ -72,6 +81,8 @@ class Trainer:
             survey: what to train on.
             runtime: where to compute.
             on_first_step: called once, when the first batch is ready and its step begins.
+            micro_batch: most images at once to start with, such as an earlier trial of this network was left with;
+                None, or more than the batch = the whole batch.
 
         Raises:
             ConfigError: a setting that the network, the optimiser or the machine does not have.
@@ -94,7 +105,14 @@ class Trainer:
         self._updates_per_epoch = -(-self._train.num_rows // config.batch_size)
         self._schedule = Schedule(config, self._optimizer, updates_per_epoch=self._updates_per_epoch)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._precision.scales_gradients)
+        self._micro_batch = MicroBatch(min(micro_batch or config.batch_size, config.batch_size), self._device)
+        self._eval_batch = MicroBatch(EVAL_BATCH, self._device)
         self.epoch = 0
+
+    @property
+    def micro_batch(self) -> int:
+        """Most training images that pass through the network at once: the batch size, if it has always fitted."""
+        return self._micro_batch.size
 
     def run_epoch(self) -> dict[str, float]:
         """Train one epoch, then measure the validation galaxies.
@@ -103,7 +121,7 @@ class Trainer:
             `epoch`; `train_loss`, `val_loss` and, for each metric of the task, `train_<metric>` and `val_<metric>`;
             `learning_rate` (the head's, in the last update); `epoch_s` (training and validation); `data_wait_share`
             (fetching and varying images, as a share of the time in training steps); `images_per_s` (in training
-            steps); `diverged`.
+            steps); `micro_batch` (at the end of the epoch); `diverged`.
 
             Training metrics come from the passes that trained: of varied images, dropout on, the weights changing
             all along, and drawn by class if the sampling is balanced. Validation metrics are those of the weights
@@ -111,6 +129,9 @@ class Trainer:
 
             A training loss or a validation answer that is not finite ends the trial: `diverged` is 1, every loss
             and metric NaN. A training loss that is not finite ends it in that step.
+
+        Raises:
+            OutOfMemoryError: not even a single image at a time fits into memory.
         """
         start = time.perf_counter()
         number = self.epoch + 1
@@ -126,6 +147,7 @@ class Trainer:
             "epoch_s": time.perf_counter() - start,
             "data_wait_share": passed.wait_s / passed.step_s,
             "images_per_s": passed.num_images / passed.step_s,
+            "micro_batch": float(self.micro_batch),
             "diverged": float(metrics is None),
         }
 
@@ -191,24 +213,48 @@ class Trainer:
             self._on_first_step()
             self._on_first_step = None
         self._schedule.set_rates(update)
-        with self._precision.autocast():
-            logits = self.model(images)
-        loss = self._loss(logits, targets, outputs=self.model.outputs)
-        value = loss.item()
+        value, logits = self._micro_batch.run(
+            lambda size: self._add_gradients(images, targets, size),
+            len(images),
+            undo=self._optimizer.zero_grad,
+        )
         passed.num_images += len(images)
         passed.finite = math.isfinite(value)
         if not passed.finite:
             return
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        with indivisible("the optimizer's state", self._device):
+            self._update()
+        passed.logits.append(logits)
+        passed.targets.append(targets)
+        passed.loss_sum += value * len(images)
+
+    def _add_gradients(self, images: Tensor, targets: Tensor, size: int) -> tuple[float, Tensor]:
+        """Add up a batch's gradients in micro-batches of at most `size` images.
+
+        Returns:
+            The batch's loss, and its (B, A) float32 logits. A loss that is not finite ends it without gradients.
+        """
+        self._optimizer.zero_grad()
+        value = 0.0
+        logits: list[Tensor] = []
+        for part in batch_slices(len(images), size):
+            with self._precision.autocast():
+                answers = self.model(images[part])
+            # By its share of the images: the sum of the parts is then the mean over the batch.
+            loss = self._loss(answers, targets[part], outputs=self.model.outputs) * (len(answers) / len(images))
+            value += loss.item()
+            if not math.isfinite(value):
+                return value, torch.cat([*logits, answers.detach().float()])
+            self._scaler.scale(loss).backward()
+            logits.append(answers.detach().float())
+        return value, torch.cat(logits)
+
+    def _update(self) -> None:
         if self._config.clip_grad_norm is not None:
             self._scaler.unscale_(self._optimizer)
             torch.nn.utils.clip_grad_norm_(self._trained, self._config.clip_grad_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        passed.logits.append(logits.detach().float())
-        passed.targets.append(targets)
-        passed.loss_sum += value * len(images)
 
     def _order(self) -> npt.NDArray[np.int64]:
         if self._config.class_balance == "sampling" and self._survey.task.kind == "classes":
@@ -217,7 +263,13 @@ class Trainer:
 
     def _validate(self, passed: _Pass) -> dict[str, float] | None:
         self._refresh_statistics()
-        logits = predict_logits(self.model, self._val, image_px=self._image_px, precision=self._precision)
+        logits = predict_logits(
+            self.model,
+            self._val,
+            image_px=self._image_px,
+            precision=self._precision,
+            micro_batch=self._eval_batch,
+        )
         if not bool(torch.isfinite(logits).all()):
             return None
         targets = torch.from_numpy(self._val.targets).to(self._device)
@@ -232,7 +284,14 @@ class Trainer:
     def _refresh_statistics(self) -> None:
         order = epoch_order(self._train.num_rows, seed=derive_seed(self._config.seed, "statistics"), epoch=self.epoch)
         rows = order[:MAX_STATISTICS_ROWS]
-        refresh_batch_statistics(self.model, self._train, rows, image_px=self._image_px, precision=self._precision)
+        refresh_batch_statistics(
+            self.model,
+            self._train,
+            rows,
+            image_px=self._image_px,
+            precision=self._precision,
+            micro_batch=self._eval_batch,
+        )
 
     def _names(self) -> list[str]:
         names = ("loss", *METRICS[self._survey.task.kind])

@@ -63,11 +63,12 @@ def test_results_have_every_name_and_sane_values(shapes: SurveyData) -> None:
     _, (result,) = _run(small_config(), shapes, epochs=1)
     names = [f"{part}_{name}" for part in ("train", "val") for name in ("loss", *METRICS["classes"])]
     assert list(result) == [
-        "epoch", *names, "learning_rate", "epoch_s", "data_wait_share", "images_per_s", "diverged"
+        "epoch", *names, "learning_rate", "epoch_s", "data_wait_share", "images_per_s", "micro_batch", "diverged"
     ]  # fmt: skip
     assert all(math.isfinite(value) for value in result.values())
     assert result["epoch"] == 1
     assert result["diverged"] == 0.0
+    assert result["micro_batch"] == 32
     assert 0 < result["data_wait_share"] < 1
     assert 0 < result["learning_rate"] <= 0.01
 
