@@ -213,11 +213,18 @@ def _intervals(answers: dict[str, tuple[Answers, ...]], info: RunInfo) -> dict[s
         for score in observed[0]:
             values = [one[score] for one in observed]
             draws = np.mean([one[score] for one in replicates], axis=0)
-            bounds[score] = (_mean(values), _spread(values), *_interval(draws, _mean(values), score))
+            bounds[score] = (_mean(values), _spread(values), *score_interval(draws, _mean(values), score))
     return result
 
 
-def _interval(draws: NDArray[np.float64], value: float, score: str) -> tuple[float, float]:
+def score_interval(draws: NDArray[np.float64], value: float, score: str) -> tuple[float, float]:
+    """The bootstrap interval of a score.
+
+    Args:
+        draws: (B,) replicates of it.
+        value: what was observed.
+        score: its name.
+    """
     if score == "ece":
         # A mean of absolute gaps grows with every scatter, also that of the draws: without this shift the interval
         # would lie above the value.
