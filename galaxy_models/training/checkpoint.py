@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -105,25 +107,50 @@ def load_model(path: Path) -> tuple[GalaxyModel, TrainConfig, Task]:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a trainer's state; see `Trainer.state_dict`."""
-    _write_whole(path, lambda partial: torch.save(state, partial))
+    """Write a trainer's state, on whatever device it lies, as tensors of the processor.
+
+    Args:
+        path: the file; its folder is made if need be.
+        state: see `Trainer.state_dict`; the caller may have added texts, numbers, and lists and dictionaries of them.
+    """
+    # Moved here, since torch would note each tensor's device in the file.
+    _write_whole(path, lambda partial: torch.save(_on_cpu(state), partial))
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read a trainer's state back, onto the processor.
 
     Raises:
-        WeightsError: the file is missing or damaged.
+        WeightsError: the file is missing, damaged, or holds anything but a state.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # torch compares no checksums, so that a flipped bit would train on; the zip file that it writes has them.
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+        if damaged is None:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if isinstance(state, dict):
+                return state
+            found = f"got a {type(state).__name__} in it, expected the state of a trial"
+        else:
+            found = f"its part {damaged} is damaged"
+    except zipfile.BadZipFile:
+        found = "it is damaged, or cut short"
     except pickle.UnpicklingError:
         found = "it is damaged, or holds more than tensors and numbers"
-    except (OSError, RuntimeError, EOFError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError, zlib.error) as error:
         found = str(error)
-    else:
-        return state
     raise WeightsError(f"training state {path}: {found}: start the trial again")
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(item) for item in value)
+    return value
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -146,6 +173,18 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(partial)
+        # On the disk before it takes the old file's place, or a power cut could leave neither.
+        _sync(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -16,6 +16,7 @@ from galaxy_models.config import TrainConfig
 from galaxy_models.data.augment import augment
 from galaxy_models.data.batches import iterate_batches
 from galaxy_models.data.order import balanced_order, batch_slices, epoch_order
+from galaxy_models.errors import WeightsError
 from galaxy_models.models.galaxy_model import build_model
 from galaxy_models.seeds import derive_seed
 from galaxy_models.task import METRICS
@@ -167,16 +168,32 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "micro_batch": self._micro_batch.size,
+            "eval_batch": self._eval_batch.size,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue, bit for bit, where a trainer of the same configuration stood.
 
-        Seeds and learning rates follow from the configuration and the epoch.
+        Seeds and learning rates follow from the configuration and the epoch. What this trainer did before, such as
+        a part of an epoch, is forgotten. Entries that a caller added to the state are passed over.
+
+        Args:
+            state: of `state_dict`, or read back by `load_state`.
+
+        Raises:
+            WeightsError: it is of another network or optimiser.
         """
-        self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            found = " ".join(str(error).split())
+            raise WeightsError(
+                f"training state: it is of another configuration than this trial's ({found:.300}): start the trial again"
+            ) from None
+        self._micro_batch.size, self._eval_batch.size = int(state["micro_batch"]), int(state["eval_batch"])
         self.epoch = int(state["epoch"])
 
     def _train_epoch(self) -> _Pass:

@@ -1,9 +1,13 @@
 """Weights and states on disk."""
 
+import os
 import resource
 import signal
+import stat
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -95,18 +99,71 @@ def test_weights_without_a_description_are_refused(tmp_path: Path) -> None:
         load_model(path)
 
 
+def _state() -> dict[str, Any]:
+    return {
+        "epoch": 3,
+        "model": {"a": torch.arange(2000.0)},
+        "optimizer": {"state": {0: {"step": torch.tensor(4.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}]},
+        "progress": {"best_value": 0.25, "best_epoch": 2, "space": "cnn", "history": [1.0, 0.5], "tag": None},
+    }
+
+
 def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    state = {"epoch": 3, "model": {"a": torch.rand(3)}, "optimizer": {"state": {0: {"step": torch.tensor(4.0)}}}}
-    save_state(tmp_path / "state.pt", state)
-    found = load_state(tmp_path / "state.pt")
-    assert found["epoch"] == 3
-    assert torch.equal(found["model"]["a"], state["model"]["a"])
-    assert torch.equal(found["optimizer"]["state"][0]["step"], torch.tensor(4.0))
+    state = _state()
+    save_state(tmp_path / "new" / "state.pt", state)
+    found = load_state(tmp_path / "new" / "state.pt")
+    assert torch.equal(found["model"].pop("a"), state["model"].pop("a"))
+    assert found == state
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["state.pt"]
+
+
+def test_state_is_written_as_tensors_of_the_processor(tmp_path: Path) -> None:
+    # The meta device stands for a graphics card: torch cannot copy from it, and so says that it was asked to.
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        save_state(tmp_path / "state.pt", {"epoch": 1, "optimizer": [{"a": torch.empty(3, device="meta")}]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path: Path, monkeypatch) -> None:
+    calls: list[tuple[str, bool]] = []
+    path = tmp_path / "state.pt"
+    fsync, replace = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        calls.append(("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file", path.exists()))
+        fsync(descriptor)
+
+    def note_replace(self: Path, target: Path) -> Path:
+        calls.append(("replace", path.exists()))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    save_state(path, _state())
+    assert calls == [("file", False), ("replace", False), ("folder", True)]
+
+
+def test_damaged_state_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    save_state(path, _state())
+    whole = path.read_bytes()
+    values = whole.index(np.arange(2000, dtype=np.float32).tobytes())
+    # A bit of a weight, of the pickled structure, of the directory at the file's end; cut short; empty; something else.
+    flipped = [bytes([*whole[:at], whole[at] ^ 4, *whole[at + 1 :]]) for at in (values + 4000, 200, len(whole) - 100)]
+    for content in (*flipped, whole[: len(whole) // 2], whole[:-1], b"", b"no state at all"):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"training state .*state\.pt: .*: start the trial again"):
+            load_state(path)
+    path.write_bytes(whole)
+    assert load_state(path)["epoch"] == 3
 
 
 def test_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": Path("/")}, tmp_path / "state.pt")
     with pytest.raises(WeightsError, match="holds more than tensors and numbers: start the trial again"):
+        load_state(tmp_path / "state.pt")
+    torch.save(torch.zeros(1), tmp_path / "state.pt")
+    with pytest.raises(WeightsError, match="got a Tensor in it, expected the state of a trial"):
         load_state(tmp_path / "state.pt")
     with pytest.raises(WeightsError, match="No such file"):
         load_state(tmp_path / "none.pt")
