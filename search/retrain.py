@@ -170,7 +170,7 @@ def _evaluate(
     from galaxy_models.inference.answers import answer_split, measure_answers
     from galaxy_models.inference.cost import count_flops, measure_memory_mb, measure_speed
     from galaxy_models.inference.network import load_network
-    from galaxy_models.inference.predictions import write_predictions
+    from galaxy_models.inference.predictions import Predicted, write_predictions
     from galaxy_models.training.runtime import resolve_precision
 
     gc.collect()
@@ -179,20 +179,21 @@ def _evaluate(
     precision = resolve_precision(job.config.precision, runtime.activate())
     model = network.model.to(precision.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     common: dict[str, Any] = {"image_px": network.px, "precision": precision}
-    splits = {
-        name: (survey.split(name), answer_split(model, survey.split(name), survey.task, average=name == TEST, **common))
-        for name in SPLIT_NAMES
-    }
-    write_predictions(folder / PREDICTIONS_NAME, survey.task, splits)
-    targets = {name: torch.from_numpy(split.targets) for name, (split, _) in splits.items()}
-    averaged = splits[TEST][1].averaged
+    predicted = {}
+    for name in SPLIT_NAMES:
+        split = survey.split(name)
+        answers = answer_split(model, split, survey.task, average=name == TEST, **common)
+        predicted[name] = Predicted(split.ids, split.targets, answers)
+    write_predictions(folder / PREDICTIONS_NAME, survey.task, predicted)
+    targets = {name: torch.from_numpy(one.targets) for name, one in predicted.items()}
+    averaged = predicted[TEST].answers.averaged
     assert averaged is not None
     return job.result(
         best_epoch=progress.best_epoch,
         epochs=progress.epochs,
         seconds=progress.seconds,
         metrics={
-            name: measure_answers(survey.task, answers.plain, targets[name]) for name, (_, answers) in splits.items()
+            name: measure_answers(survey.task, one.answers.plain, targets[name]) for name, one in predicted.items()
         },
         metrics_tta={TEST: measure_answers(survey.task, averaged, targets[TEST])},
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -1,19 +1,35 @@
 """Predictions of a survey's galaxies as a Parquet table, one row a galaxy."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from galaxy_models.data.shards import Split
 from galaxy_models.inference.answers import Answers
 from galaxy_models.task import Task
 
 
-def write_predictions(path: Path, task: Task, splits: Mapping[str, tuple[Split, Answers]]) -> None:
+@dataclass(frozen=True)
+class Predicted:
+    """The galaxies of a split, what is true of them, and what a network answers.
+
+    Attributes:
+        ids: N names.
+        targets: (N,) int64 class indices, or (N, A) float32 vote fractions, in the order of the network's task.
+        answers: the network's, on the processor.
+    """
+
+    ids: list[str]
+    targets: npt.NDArray[Any]
+    answers: Answers
+
+
+def write_predictions(path: Path, task: Task, splits: Mapping[str, Predicted]) -> None:
     """Write answers beside what was asked for, in one step.
 
     Columns: `split`, `id`, `target` (int64, the class's index) or `target_<name>` (float32) for each vote fraction,
@@ -23,9 +39,9 @@ def write_predictions(path: Path, task: Task, splits: Mapping[str, tuple[Split, 
     Args:
         path: the file.
         task: what was answered, in the order of the answers' columns.
-        splits: for each split's name its galaxies, with targets of this task, and their answers.
+        splits: the galaxies of each split, by its name.
     """
-    tables = [_table(name, task, split, answers) for name, (split, answers) in splits.items()]
+    tables = [_table(name, task, predicted) for name, predicted in splits.items()]
     partial = path.with_name(f".{path.name}.partial")
     try:
         pq.write_table(pa.concat_tables(tables), partial)
@@ -34,16 +50,18 @@ def write_predictions(path: Path, task: Task, splits: Mapping[str, tuple[Split, 
         partial.unlink(missing_ok=True)
 
 
-def _table(name: str, task: Task, split: Split, answers: Answers) -> pa.Table:
-    columns: dict[str, Any] = {"split": pa.array([name] * split.num_rows, pa.string()), "id": split.ids}
+def _table(name: str, task: Task, predicted: Predicted) -> pa.Table:
+    ids, answers = predicted.ids, predicted.answers
+    columns: dict[str, Any] = {"split": pa.array([name] * len(ids), pa.string()), "id": pa.array(ids, pa.string())}
     if task.kind == "classes":
-        columns["target"] = pa.array(split.targets, pa.int64())
+        columns["target"] = pa.array(predicted.targets, pa.int64())
     else:
-        columns |= _named("target_", task, split.targets)
+        columns |= named_columns("target_", task, predicted.targets)
     plain = answers.plain.numpy()
     averaged = np.full_like(plain, np.nan) if answers.averaged is None else answers.averaged.numpy()
-    return pa.table({**columns, **_named("p_", task, plain), **_named("tta_", task, averaged)})
+    return pa.table({**columns, **named_columns("p_", task, plain), **named_columns("tta_", task, averaged)})
 
 
-def _named(prefix: str, task: Task, values: Any) -> dict[str, Any]:
+def named_columns(prefix: str, task: Task, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """The columns of (N, A) values by the task's names, each with a prefix."""
     return {f"{prefix}{name}": values[:, index] for index, name in enumerate(task.names)}
