@@ -1,7 +1,9 @@
 """Answers of a network, as it gives them and averaged over the eight symmetries of the square."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,10 +11,12 @@ from torch import Tensor
 
 from galaxy_models.data.augment import NUM_SYMMETRIES, apply_symmetries, prepare
 from galaxy_models.data.batches import iterate_batches
+from galaxy_models.data.order import batch_slices
 from galaxy_models.data.shards import Split
 from galaxy_models.models.galaxy_model import GalaxyModel
 from galaxy_models.task import METRICS, Task
 from galaxy_models.training.evaluation import EVAL_BATCH
+from galaxy_models.training.memory import MicroBatch
 from galaxy_models.training.metrics import class_metrics, vote_rmse
 from galaxy_models.training.runtime import Precision, move
 
@@ -67,21 +71,47 @@ def answer_images(
         return Answers(plain, stacked.mean(dim=0), stacked.std(dim=0, correction=0))
 
 
+def answer_in_parts(
+    model: GalaxyModel,
+    images: Tensor,
+    task: Task,
+    *,
+    image_px: int,
+    precision: Precision,
+    average: bool,
+    micro_batch: MicroBatch,
+) -> Answers:
+    """Answer for one batch as `answer_images` does, on the processor, in halves and quarters where memory runs out.
+
+    Raises:
+        OutOfMemoryError: a single image does not fit.
+    """
+
+    def answer(size: int) -> Answers:
+        return _join(
+            [
+                answer_images(model, images[part], task, image_px=image_px, precision=precision, average=average)
+                for part in batch_slices(len(images), size)
+            ]
+        )
+
+    return micro_batch.run(answer, len(images))
+
+
 def answer_split(
     model: GalaxyModel, split: Split, task: Task, *, image_px: int, precision: Precision, average: bool
 ) -> Answers:
-    """Answer for every galaxy of a split, in the order of its `ids`, on the processor; see `answer_images`."""
+    """Answer for every galaxy of a split, in the order of its `ids`; see `answer_in_parts`."""
     model.eval()
-    parts = [
-        answer_images(model, batch.images, task, image_px=image_px, precision=precision, average=average)
-        for batch in iterate_batches(split, np.arange(split.num_rows), batch_size=EVAL_BATCH)
-    ]
-    plain = torch.cat([part.plain.cpu() for part in parts])
-    if not average:
-        return Answers(plain)
-    averaged = torch.cat([part.averaged.cpu() for part in parts if part.averaged is not None])
-    spread = torch.cat([part.spread.cpu() for part in parts if part.spread is not None])
-    return Answers(plain, averaged, spread)
+    answer = partial(
+        answer_in_parts,
+        image_px=image_px,
+        precision=precision,
+        average=average,
+        micro_batch=MicroBatch(EVAL_BATCH, precision.device),
+    )
+    batches = iterate_batches(split, np.arange(split.num_rows), batch_size=EVAL_BATCH)
+    return _join([answer(model, batch.images, task) for batch in batches])
 
 
 def measure_answers(task: Task, answers: Tensor, targets: Tensor) -> dict[str, float]:
@@ -106,3 +136,14 @@ def _outputs(model: GalaxyModel, images: Tensor, precision: Precision) -> Tensor
     with precision.autocast():
         logits = model(images)
     return model.outputs(logits)
+
+
+def _join(parts: Sequence[Answers]) -> Answers:
+    """The answers of several batches, at least one, after one another and on the processor."""
+    averaged = [part.averaged.cpu() for part in parts if part.averaged is not None]
+    spread = [part.spread.cpu() for part in parts if part.spread is not None]
+    return Answers(
+        torch.cat([part.plain.cpu() for part in parts]),
+        torch.cat(averaged) if averaged else None,
+        torch.cat(spread) if spread else None,
+    )
