@@ -1,27 +1,39 @@
 """Puts searcher, scheduler, trials and callbacks into one Tune experiment over one or more spaces."""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import JournalStorage
 from ray import tune
 from rich.console import Console
 
-from search.ledger import Ledger
+from galaxy_models.cli import machine_fault
+from search.account import Account, Terms
+from search.convergence import make_test
+from search.entry import epoch_metrics
+from search.errors import RunError
+from search.journal import JOURNAL, RunJournal
+from search.ledger import Ledger, Limits
 from search.monitor import Monitor
 from search.options import Places, SearchOptions
 from search.preflight import Plan
 from search.recorder import Recorder
-from search.scheduler import BackboneAsha
+from search.samplers import SamplerPlan
+from search.scheduler import LedgerScheduler
 from search.searcher import StudySearcher
 from search.stopper import SearchStopper
-from search.study import create_studies
+from search.study import open_study
 from search.tensorboard import TensorBoard
 from search.trial import GalaxyTrial
 
 TENSORBOARD = "tensorboard"
+# How long the driver waits on a full disk before it tries again.
+WAIT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ class Job:
             "weights_dir": str(weights_dir.resolve()) if weights_dir else None,
             "metric": self.plan.metric,
             "direction": self.plan.direction,
+            "timeout_s": self.options.trial_timeout_s,
         }
 
 
@@ -70,8 +83,9 @@ class Ended:
 
     Attributes:
         ledger: all its trials.
-        elapsed_s: how long it took.
+        elapsed_s: how long it took, earlier sessions included.
         handovers_s: for each trial that followed another in its worker, the time between them.
+        restarts: workers that died and were started again.
         cut_short: why it ended before its last trial; empty if it did not.
         fault: what went wrong, if that is why.
     """
@@ -79,50 +93,157 @@ class Ended:
     ledger: Ledger
     elapsed_s: float
     handovers_s: Sequence[float]
+    restarts: int
     cut_short: str
     fault: Exception | None
 
 
-def make_ledger(job: Job) -> Ledger:
-    """Open the run's studies."""
+@contextmanager
+def opened_ledger(job: Job, *, wait: Callable[[OSError], None] | None = None) -> Iterator[Ledger]:
+    """Open the run's studies, as an earlier session left them, and close the journal in the end.
+
+    Args:
+        job: the search.
+        wait: see `RunJournal`.
+    """
+    journal = RunJournal(job.run_dir / JOURNAL, wait=wait)
+    try:
+        ledger = make_ledger(job, JournalStorage(journal), journal.commit)
+        journal.commit(durable=True)
+        yield ledger
+    finally:
+        journal.close()
+
+
+def make_ledger(job: Job, storage: Any, commit: Callable[..., None]) -> Ledger:
+    """Make the ledger over a storage that may have trials in it.
+
+    Args:
+        job: the search.
+        storage: Optuna's.
+        commit: see `Ledger`.
+    """
     options, plan = job.options, job.plan
-    spaces = list(plan.spaces.values())
-    return Ledger(
-        spaces=plan.spaces,
-        studies=create_studies(job.run_dir, spaces, direction=plan.direction, seed=options.seed, fixed=plan.fixed),
-        num_trials=options.num_trials,
+    terms = Terms(
         max_epochs=options.max_epochs,
         objective=job.objective,
         direction=plan.direction,
         seed=options.seed,
+        scheduler=options.scheduler,
+        repeats=options.repeats,
         overrides={"precision": options.precision} if options.precision else {},
+    )
+    limits = Limits(
+        num_trials=options.num_trials,
+        epochs=options.epoch_budget,
+        gpu_hours=options.gpu_hours,
+        gpus_per_trial=job.places.gpus_per_trial,
+        share=options.share,
+        num_finalists=options.num_finalists,
+        min_complete=options.min_complete,
+        patience=options.patience,
+    )
+    accounts = {}
+    for name, space in plan.spaces.items():
+        study = open_study(storage, space, direction=plan.direction, queue=plan.queues[name])
+        sampler = SamplerPlan(
+            name=options.sampler,
+            space=name,
+            seed=options.seed,
+            fixed=plan.fixed[name],
+            distributions=plan.distributions[name],
+        )
+        accounts[name] = Account(space, study, sampler, terms)
+    before_s, start = _elapsed_before(accounts), time.monotonic()
+    return Ledger(
+        accounts,
+        limits,
+        commit=commit,
+        elapsed_s=lambda: before_s + time.monotonic() - start,
+        converged=make_test(options.terminator, options.sampler, plan, seed=options.seed),
     )
 
 
-def run_experiment(job: Job, *, console: Console, received: Sequence[int]) -> Ended:
+def _elapsed_before(accounts: dict[str, Account]) -> float:
+    """Seconds that earlier sessions searched, as of their last epoch."""
+    return max(
+        (
+            metrics.get("elapsed_s", 0.0)
+            for account in accounts.values()
+            for trial in account.study.get_trials(deepcopy=False)
+            for metrics in epoch_metrics(trial).values()
+        ),
+        default=0.0,
+    )
+
+
+def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequence[int]) -> Ended:
     """Run all trials, on the Ray that is running.
 
     Args:
         job: the search.
+        ledger: of its trials.
         console: where to show how it goes.
         received: signals that came; the first ends the experiment.
+
+    Raises:
+        RunError: the time budget was spent by earlier sessions.
     """
-    ledger = make_ledger(job)
-    searcher = StudySearcher(ledger, job.places.max_concurrent)
-    recorder = Recorder(ledger, job.run_dir)
-    boards = TensorBoard(ledger, job.run_dir / TENSORBOARD, list(job.plan.parameters))
-    stopper = SearchStopper(
-        budget_s=job.options.time_budget_s, received=received, fault=lambda: searcher.fault or recorder.fault
-    )
-    with Monitor(ledger, job.places.max_concurrent, job.options.time_budget_s, console) as monitor:
-        _tuner(job, searcher, stopper, [recorder, boards, monitor]).fit()
-        recorder.close(stopper.reason or "the search ended")
-        elapsed_s = monitor.elapsed_s
+    budget_s = left_s(job.options, ledger)
+    searcher = StudySearcher(ledger, job.places.max_concurrent, keep_top=job.options.keep_top)
+    scheduler = LedgerScheduler(ledger)
+    recorder = Recorder(ledger, job.run_dir, keep_top=job.options.keep_top, say=lambda words: monitor.say(words))  # noqa: PLW0108 (made below)
+    boards = TensorBoard(ledger, recorder, job.run_dir / TENSORBOARD, list(job.plan.parameters))
+    monitor = Monitor(ledger, recorder, job.places.max_concurrent, budget_s, console)
+
+    def fault() -> Exception | None:
+        return searcher.fault or scheduler.fault or recorder.fault
+
+    stopper = SearchStopper(budget_s=budget_s, received=received, fault=fault, spent=ledger.spent)
+    with monitor:
+        _tuner(job, searcher, scheduler, stopper, [recorder, boards, monitor]).fit()
+        recorder.close()
     boards.close()
-    return Ended(ledger, elapsed_s, recorder.handovers_s, stopper.reason, searcher.fault or recorder.fault)
+    return Ended(ledger, ledger.elapsed_s(), recorder.handovers_s, recorder.restarts, stopper.reason, fault())
 
 
-def _tuner(job: Job, searcher: StudySearcher, stopper: SearchStopper, callbacks: list[tune.Callback]) -> tune.Tuner:
+def left_s(options: SearchOptions, ledger: Ledger) -> float | None:
+    """Seconds that the search may still take; None without a bound.
+
+    Raises:
+        RunError: a bound is reached already.
+    """
+    budget_s, spent = options.time_budget_s, ledger.spent()
+    if budget_s is not None and ledger.elapsed_s() >= budget_s:
+        spent = f"time budget: {ledger.elapsed_s():.0f} of {budget_s:.0f} s"
+    if spent and options.resume is not None:
+        option = {"time": "--time-budget", "epoch": "--epoch-budget", "GPU": "--gpu-hours"}[spent.split()[0]]
+        raise RunError(f"{options.resume}: {spent} are spent, expected some left: give more with {option}")
+    return None if budget_s is None else budget_s - ledger.elapsed_s()
+
+
+def waiter(console: Console, received: Sequence[int]) -> Callable[[OSError], None]:
+    """What the journal does on a full disk: say so once, and wait for room until a signal comes."""
+    told: list[float] = []
+
+    def wait(error: OSError) -> None:
+        if received:
+            raise machine_fault(error, "the run's folder") or error
+        if not told or time.monotonic() - told[-1] > 60:
+            console.print(f"{error.filename or 'the disk'} is full: the search waits for room", highlight=False)
+            told.append(time.monotonic())
+        time.sleep(WAIT_S)
+
+    return wait
+
+
+def _tuner(
+    job: Job,
+    searcher: StudySearcher,
+    scheduler: LedgerScheduler,
+    stopper: SearchStopper,
+    callbacks: list[tune.Callback],
+) -> tune.Tuner:
     # Workers start side by side, not one after the other.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(job.places.max_concurrent)
     resources = {"CPU": job.places.cpus_per_trial, "GPU": job.places.gpus_per_trial}
@@ -131,7 +252,7 @@ def _tuner(job: Job, searcher: StudySearcher, stopper: SearchStopper, callbacks:
         param_space=job.constants(),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=BackboneAsha(job.options.max_epochs, job.plan.direction),
+            scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.trial_id,
@@ -142,6 +263,7 @@ def _tuner(job: Job, searcher: StudySearcher, stopper: SearchStopper, callbacks:
             storage_path=str(job.run_dir.resolve()),
             callbacks=callbacks,
             stop=stopper,
+            failure_config=tune.FailureConfig(max_failures=job.options.max_restarts),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             verbose=0,
         ),

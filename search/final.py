@@ -7,8 +7,7 @@ network. Test galaxies are seen here, and in `search.evaluate`, only.
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -23,10 +22,6 @@ from search.retrain import attempt, fail
 if TYPE_CHECKING:
     import optuna
 
-    from search.experiment import Job
-    from search.ledger import Ledger
-    from search.report.collect import FinalEvaluation
-
 # Seeds of each configuration. Fewer than three tell nothing of the spread.
 NUM_SEEDS = 3
 # Times that a retraining whose process died is taken up again.
@@ -35,10 +30,10 @@ _POLL_S = 0.5
 
 
 def best_configs(study: "optuna.Study", num_configs: int) -> list[tuple[int, TrainConfig]]:
-    """A study's best trials by the best epoch that each had, stopped ones included, failed ones not.
+    """A study's best trials by the best epoch that each had, stopped and unfinished ones included, failed ones not.
 
     Args:
-        study: all its trials have ended.
+        study: its trials.
         num_configs: how many to return at most.
 
     Returns:
@@ -47,9 +42,9 @@ def best_configs(study: "optuna.Study", num_configs: int) -> list[tuple[int, Tra
     import optuna
 
     sign = 1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1.0
-    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    states = optuna.trial.TrialState
     found = []
-    for trial in study.get_trials(deepcopy=False, states=ended):
+    for trial in study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED, states.RUNNING)):
         values = [sign * value for value in trial.intermediate_values.values() if math.isfinite(value)]
         if values and "config" in trial.user_attrs:
             found.append((min(values), trial.number, trial.user_attrs["config"]))
@@ -150,64 +145,3 @@ def _collect(reference: Any, job: FinalJob, setting: FinalSetting, deaths: Count
         words = " ".join(str(error).split())
         return fail(job, setting, f"its process died {deaths[job]} times: {type(error).__name__}: {words:.300}")
     return result
-
-
-def evaluate_best(job: "Job", ledger: "Ledger") -> "tuple[dict[str, FinalEvaluation], dict[str, str]]":
-    """Evaluate each space's best trial, each on the resources of a trial, and write the result into its study.
-
-    Args:
-        job: the search.
-        ledger: its trials, all ended.
-
-    Returns:
-        The evaluations by space; and for each space whose evaluation failed, why: one failure takes nothing from the
-        others.
-    """
-    remote = ray.remote(num_cpus=job.places.cpus_per_trial, num_gpus=job.places.gpus_per_trial)(evaluate_trial)
-    waiting = {
-        name: remote.remote(name, entry.number, entry.best_epoch, job.constants())
-        for name, entry in ledger.best.items()
-    }
-    finals, failures = {}, {}
-    for name, reference in waiting.items():
-        try:
-            finals[name] = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None) or error
-            failures[name] = f"{type(cause).__name__}: {' '.join(str(cause).split()):.300}"
-        else:
-            ledger.studies[name].set_user_attr("final", asdict(finals[name]))
-    return finals, failures
-
-
-def evaluate_trial(space: str, number: int, epoch: int, constants: Mapping[str, str | int]) -> "FinalEvaluation":
-    """Evaluate a trial's best weights on the train, validation and test galaxies, none of them augmented.
-
-    Args:
-        space: the space's name.
-        number: the trial's number in its study.
-        epoch: its best epoch.
-        constants: `Job.constants()`.
-    """
-    from galaxy_models.training.checkpoint import load_model
-    from galaxy_models.training.loop import evaluate
-    from galaxy_models.training.runtime import Runtime
-    from galaxy_models.training.survey import SurveyData
-    from search.report.collect import SPLITS, FinalEvaluation
-    from search.trial import weights_path
-
-    run_dir = Path(str(constants["run_dir"]))
-    path = weights_path(run_dir, space, number, epoch)
-    model, config, _ = load_model(path)
-    runtime = Runtime(device=str(constants["device"]), threads=int(constants["threads"]), weights_dir=None)
-    survey = SurveyData(Path(str(constants["data"])))
-    metrics = {name: evaluate(model, survey, split, config=config, runtime=runtime) for name, split in SPLITS.items()}
-    rates = {name: measured.pop("images_per_s") for name, measured in metrics.items()}
-    return FinalEvaluation(
-        backbone=space,
-        trial=number,
-        metrics=metrics,
-        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        images_per_s=rates["train"],
-        weights_file=path.relative_to(run_dir).as_posix(),
-    )

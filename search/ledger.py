@@ -1,184 +1,241 @@
-"""Writes what happens to trials into their studies, as it happens.
+"""All trials of a run: which space gets the next one, what each reports, and when a space or the search has enough.
 
 Tune places and stops trials; the ledger is told of it and keeps the studies, which are the one record.
 It knows nothing of Ray, so a simulation can drive it too.
 """
 
 import math
-import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
-import optuna
-from optuna.trial import TrialState
-
-from galaxy_models.seeds import derive_seed
 from galaxy_models.task import Direction
-from search.space import Space
+from search.account import Account
+from search.entry import FINALIST_OF, PROMOTED_FROM, Entry, Outcome
+from search.turns import Standing, fewest, losers, race_quotas, race_round
 
-Outcome = Literal["complete", "stopped", "failed"]
-_STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+# The study's attribute that says why a space left a race.
+DROPPED = "dropped"
 
 
-@dataclass
-class Entry:
-    """One trial's line in the ledger.
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What bounds a search beside the length of a trial; what earlier sessions spent counts.
 
     Attributes:
-        space: the name of its space.
-        trial: the study's trial.
-        config: `TrainConfig.to_dict()` of it.
-        best_value: best objective value so far, NaN before the first epoch.
-        best_epoch: the epoch of that value, counted from 1; 0 before the first.
-        epochs: epochs done.
-        seconds: time spent training and validating.
-        outcome: how it ended; None while it runs.
-        reason: why it ended, in words.
+        num_trials: trials each space gets, those run again to the full length not counted.
+        epochs: epochs of all trials together.
+        gpu_hours: hours of all trials together, times the GPUs of each.
+        gpus_per_trial: GPUs of each trial.
+        share: `equal`, or `race`: after each round the worse half of the spaces gets no more.
+        num_finalists: of the best trials of each space, those that were stopped are run again to the full length.
+        min_complete: complete trials that a space has before it may leave a race.
+        patience: trials that a space may end one after the other without a better value; None = any number.
     """
 
-    space: str
-    trial: optuna.Trial
-    config: dict[str, Any]
-    best_value: float = math.nan
-    best_epoch: int = 0
-    epochs: int = 0
-    seconds: float = 0.0
-    outcome: Outcome | None = None
-    reason: str = ""
+    num_trials: int
+    epochs: int | None = None
+    gpu_hours: float | None = None
+    gpus_per_trial: float = 0.0
+    share: str = "equal"
+    num_finalists: int = 1
+    min_complete: int = 2
+    patience: int | None = None
 
-    @property
-    def number(self) -> int:
-        """The trial's number in its study, from 0."""
-        return self.trial.number
+
+class Converged(Protocol):
+    """Says whether a space's search has converged."""
+
+    def __call__(self, account: Account) -> str:
+        """Why no better trial is to be expected; empty if one is."""
+        ...
 
 
 @dataclass
 class Ledger:
-    """All trials of a run, each space's in its own study.
+    """All trials of a run, each space's in its own account.
 
     Attributes:
-        spaces: the spaces by name, in the order in which they take turns.
-        studies: their studies by name.
-        num_trials: trials each space gets.
-        max_epochs: epochs of a trial that is not stopped.
-        objective: the result's key that is optimised, such as `val_nll`.
-        direction: which way is better.
-        seed: the run's seed.
-        overrides: fields of TrainConfig that the command line sets for every trial.
-        entries: all trials by key, in the order of their start.
-        live: those that have not ended.
-        started: number of trials started, by space.
-        best: the best ended trial that did not fail, by space.
+        accounts: the spaces' accounts by name, in the order in which they take turns.
+        limits: what bounds the search.
+        commit: brings what was written to the journal as one event; given `durable=True` also to the disk.
+        elapsed_s: gives the seconds the search has run, earlier sessions included.
+        converged: a test beside `limits.patience`.
+        live: trials that somebody runs, by the caller's key.
         given_up: why a space gets no more trials, by space.
+        has_enough: why a space needs no more trials, by space.
     """
 
-    spaces: Mapping[str, Space]
-    studies: Mapping[str, optuna.Study]
-    num_trials: int
-    max_epochs: int
-    objective: str
-    direction: Direction
-    seed: int
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    entries: dict[str, Entry] = field(default_factory=dict)
+    accounts: Mapping[str, Account]
+    limits: Limits
+    commit: Callable[..., None] = lambda durable=False: None
+    elapsed_s: Callable[[], float] = lambda: math.nan
+    converged: Converged | None = None
     live: dict[str, Entry] = field(default_factory=dict)
-    started: dict[str, int] = field(default_factory=dict)
-    best: dict[str, Entry] = field(default_factory=dict)
     given_up: dict[str, str] = field(default_factory=dict)
+    has_enough: dict[str, str] = field(default_factory=dict)
+    _asked_at: dict[str, int] = field(default_factory=dict)
 
-    def next_space(self) -> str | None:
-        """The space whose turn it is: the one with the fewest trials; None when all have theirs."""
-        open_spaces = [
-            name for name in self.spaces if name not in self.given_up and self.started.get(name, 0) < self.num_trials
-        ]
-        return min(open_spaces, key=lambda name: self.started.get(name, 0), default=None)
+    @property
+    def objective(self) -> str:
+        """The result's key that is optimised, such as `val_nll`."""
+        return next(iter(self.accounts.values())).terms.objective
 
-    def start(self, key: str, space: str) -> Entry:
-        """Ask a space's sampler for a trial.
+    @property
+    def direction(self) -> Direction:
+        """Which way is better."""
+        return next(iter(self.accounts.values())).terms.direction
+
+    @property
+    def spent_epochs(self) -> int:
+        """Epochs of all trials so far."""
+        return sum(account.spent_epochs for account in self.accounts.values())
+
+    @property
+    def num_ended(self) -> int:
+        """Trials that have ended."""
+        return sum(account.counts.total() for account in self.accounts.values())
+
+    @property
+    def best(self) -> dict[str, Entry]:
+        """The best ended trial of each space that has one."""
+        return {name: account.best for name, account in self.accounts.items() if account.best is not None}
+
+    @property
+    def left_race(self) -> dict[str, str]:
+        """Why spaces left the race, by space."""
+        studies = {name: account.study for name, account in self.accounts.items()}
+        return {name: study.user_attrs[DROPPED] for name, study in studies.items() if DROPPED in study.user_attrs}
+
+    def start(self, key: str) -> Entry | None:
+        """Start the next trial of whichever space it is due; first come those that an earlier session left behind.
 
         Args:
             key: the caller's name for the trial.
-            space: the space's name.
+
+        Returns:
+            The trial; None if there is none to start now. `finished` says whether there will be.
 
         Raises:
             SpaceError: the space file failed.
         """
-        trial = self.studies[space].ask()
-        try:
-            config = self.spaces[space].config(trial)
-        except Exception as error:
-            reason = "".join(traceback.format_exception_only(error)).strip()
-            trial.set_user_attr("reason", reason)
-            self.studies[space].tell(trial, state=TrialState.FAIL)
-            raise
-        seed = derive_seed(self.seed, "trial", space, trial.number)
-        config = replace(config, epochs=self.max_epochs, seed=seed, **self.overrides)
-        entry = Entry(space, trial, config.to_dict())
-        trial.set_user_attr("config", entry.config)
-        self.entries[key] = self.live[key] = entry
-        self.started[space] = self.started.get(space, 0) + 1
+        entry = None
+        while entry is None:
+            due = self._due()
+            if due is not None:
+                entry = due()
+            elif not self._end_round():
+                break
+        self.commit()
+        if entry is not None:
+            self.live[key] = entry
         return entry
 
-    def better(self, value: float, other: float) -> bool:
-        """Whether one objective value beats another; anything beats NaN, and NaN beats nothing."""
-        if math.isnan(value):
+    @property
+    def finished(self) -> bool:
+        """Whether no trial runs and none is to come; true only after `start` had none."""
+        return not self.live and self._due() is None
+
+    def _due(self) -> Callable[[], Entry | None] | None:
+        """What starts the next trial; None if none can be started before another has ended."""
+        accounts = {name: account for name, account in self.accounts.items() if name not in self.given_up}
+        for account in accounts.values():
+            if account.unfinished:
+                return partial(account.unfinished.pop, 0)
+        quotas = {name: self._quota(account) for name, account in accounts.items()}
+        name = fewest([self._standing(account) for account in accounts.values()], quotas)
+        ready = [accounts[name]] if name is not None else []
+        ready += [
+            account for account in accounts.values() if not account.live and account.started >= quotas[account.name]
+        ]
+        for account in ready:
+            if (entry := account.promotion()) is not None:
+                return partial(account.run_again, entry, PROMOTED_FROM)
+            if account.name == name:
+                return partial(account.ask, quotas[name])
+            if (entry := account.finalist(self._num_finalists)) is not None:
+                return partial(account.run_again, entry, FINALIST_OF)
+        return None
+
+    @property
+    def _num_finalists(self) -> int:
+        racing = self.limits.share == "race" and len(self.accounts) > 1
+        return max(self.limits.num_finalists, self.limits.min_complete) if racing else self.limits.num_finalists
+
+    def _standing(self, account: Account) -> Standing:
+        return Standing(account.name, account.started, account.spent_epochs, account.value_to_beat())
+
+    def _quota(self, account: Account) -> int:
+        """Trials that a space may have had by now."""
+        if self._has_enough(account) or DROPPED in account.study.user_attrs:
+            return account.started
+        if self.limits.share == "equal":
+            return self.limits.num_trials
+        quotas = race_quotas(len(self.accounts), self.limits.num_trials * len(self.accounts))
+        return quotas[race_round(len(self.accounts), len(self._racing()))]
+
+    def _racing(self) -> list[Account]:
+        return [account for account in self.accounts.values() if DROPPED not in account.study.user_attrs]
+
+    def _end_round(self) -> bool:
+        """Let the worse half leave the race once nothing of this round is left to run; false if there is no race."""
+        racing = self._racing()
+        if self.limits.share != "race" or len(racing) < 2 or any(account.live for account in racing):
             return False
-        return math.isnan(other) or (value < other if self.direction == "min" else value > other)
+        standings = {account.name: self._standing(account) for account in racing}
+        for name in losers(list(standings.values()), self.direction):
+            one = standings[name]
+            words = f"{name} left the race after {one.started} trials, its best value being {one.best:.4f}"
+            self.accounts[name].study.set_user_attr(DROPPED, words)
+        return True
 
-    def value_to_beat(self, space: str) -> float:
-        """The best value of a space's ended trials, NaN before the first: a running one may still fail."""
-        return self.best[space].best_value if space in self.best else math.nan
+    def _has_enough(self, account: Account) -> bool:
+        """Whether a space has converged: asked anew only when a trial has ended, and final once it is so."""
+        ended = account.counts.total()
+        if account.name not in self.has_enough and self._asked_at.get(account.name) != ended:
+            self._asked_at[account.name] = ended
+            patience = self.limits.patience
+            if patience is not None and account.since_best >= patience:
+                self.has_enough[account.name] = (
+                    f"{account.name} has converged: {account.since_best} trials in a row ended without a better value"
+                )
+            elif self.converged is not None and (words := self.converged(account)):
+                self.has_enough[account.name] = words
+        return account.name in self.has_enough
 
-    def record(self, key: str, metrics: Mapping[str, float]) -> Entry:
-        """Write one epoch's metrics.
+    def report(self, key: str, metrics: Mapping[str, float]) -> bool:
+        """Take one epoch down, decide, and write both as one event.
 
         Args:
             key: the trial's key.
             metrics: what was measured; has `epoch` (from 1), `epoch_s` and the objective.
+
+        Returns:
+            Whether the trial goes on; if not, it is closed.
         """
-        entry = self.entries[key]
-        epoch, value = int(metrics["epoch"]), float(metrics[self.objective])
-        entry.epochs = epoch
-        entry.seconds += float(metrics["epoch_s"])
-        entry.trial.set_user_attr(f"epoch:{epoch}", dict(metrics))
-        if math.isfinite(value):
-            entry.trial.report(value, step=epoch)
-        if self.better(value, entry.best_value):
-            entry.best_value, entry.best_epoch = value, epoch
-        return entry
+        entry = self.live[key]
+        stamped = {**metrics, "elapsed_s": round(self.elapsed_s(), 3)}
+        goes_on = self.accounts[entry.space].report(entry, stamped)
+        self.commit(durable=not goes_on)
+        if not goes_on:
+            del self.live[key]
+        return goes_on
 
-    def finish(self, key: str, outcome: Outcome, reason: str) -> Entry:
-        """Close a trial in its study; a second call changes nothing.
+    def finish(self, key: str, outcome: Outcome, reason: str) -> None:
+        """Close a trial for another reason than its own report; one that is closed already stays as it is."""
+        entry = self.live.pop(key, None)
+        if entry is not None:
+            self.accounts[entry.space].finish(entry, outcome, reason)
+            self.commit(durable=True)
 
-        A complete trial's value is that of its best epoch, whose weights are the ones that are kept.
-        """
-        entry = self.entries[key]
-        if entry.outcome is not None:
-            return entry
-        entry.outcome, entry.reason = outcome, reason
-        del self.live[key]
-        for name in ("best_epoch", "seconds", "reason"):
-            entry.trial.set_user_attr(name, getattr(entry, name))
-        value = entry.best_value if outcome == "complete" else None
-        self.studies[entry.space].tell(entry.trial, value, state=_STATES[outcome])
-        if outcome != "failed" and self.better(entry.best_value, self.value_to_beat(entry.space)):
-            self.best[entry.space] = entry
-        return entry
-
-    def leader(self, space: str) -> Entry | None:
-        """The trial with the best value so far in a space, running ones included; None before the first epoch."""
-        leader = self.best.get(space)
-        for entry in self.live.values():
-            if entry.space == space and self.better(entry.best_value, leader.best_value if leader else math.nan):
-                leader = entry
-        return leader
-
-    def finished(self, key: str) -> Entry:
-        """Close a trial that ran as far as it was let: complete at the last epoch, stopped before."""
-        entry = self.entries[key]
-        if not entry.best_epoch:
-            return self.finish(key, "failed", f"{self.objective} was never a finite number")
-        if entry.epochs >= self.max_epochs:
-            return self.finish(key, "complete", f"all {self.max_epochs} epochs")
-        return self.finish(key, "stopped", f"stopped by ASHA after epoch {entry.epochs}")
+    def spent(self) -> str:
+        """Which bound of all trials together is reached; empty if none is."""
+        limits = self.limits
+        if limits.epochs is not None and self.spent_epochs >= limits.epochs:
+            return f"epoch budget: {self.spent_epochs:,} of {limits.epochs:,} epochs"
+        if limits.gpu_hours is not None:
+            hours = sum(account.spent_s for account in self.accounts.values()) * limits.gpus_per_trial / 3600
+            if hours >= limits.gpu_hours:
+                return f"GPU budget: {hours:.2f} of {limits.gpu_hours:g} GPU-hours"
+        return ""

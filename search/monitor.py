@@ -1,7 +1,6 @@
 """The search in the terminal: one live table, or plain lines where there is no terminal."""
 
 import time
-from collections import Counter
 from typing import Any
 
 from ray.tune import Callback
@@ -11,7 +10,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from search.ledger import Entry, Ledger
+from search.entry import Entry
+from search.ledger import Ledger
+from search.recorder import Recorder
 
 
 def clock(seconds: float) -> str:
@@ -26,19 +27,24 @@ class Monitor(Callback):
 
     Args:
         ledger: the run's ledger.
+        recorder: knows the trials by Tune's names.
         max_concurrent: trials that run at the same time.
-        time_budget_s: the search's bound in time, None without one.
+        time_budget_s: seconds that the search may still take, None without a bound.
         console: where to draw.
     """
 
-    def __init__(self, ledger: Ledger, max_concurrent: int, time_budget_s: float | None, console: Console) -> None:
+    def __init__(
+        self, ledger: Ledger, recorder: Recorder, max_concurrent: int, time_budget_s: float | None, console: Console
+    ) -> None:
         self._ledger = ledger
+        self._recorder = recorder
         self._max_concurrent = max_concurrent
         self._time_budget_s = time_budget_s
         self._console = console
         self._start = time.monotonic()
         self._live: Live | None = None
-        self._announced: set[str] = set()
+        self._running: dict[str, Entry] = {}
+        self._ended_before = ledger.num_ended
         self._over = False
         self._num_ended = 0
         self._last_end_s = 0.0
@@ -60,21 +66,27 @@ class Monitor(Callback):
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the search began."""
+        """Seconds since this session of the search began."""
         return time.monotonic() - self._start
+
+    @property
+    def _total(self) -> int:
+        """Trials of the whole search, as far as can be told."""
+        limits, accounts = self._ledger.limits, self._ledger.accounts
+        return max(limits.num_trials * len(accounts), self._ledger.num_ended + len(self._ledger.live))
 
     def remaining_s(self) -> float | None:
         """Estimated seconds to the end: from the mean time of ended trials, and no later than the budget's end."""
-        ended = [entry for entry in self._ledger.entries.values() if entry.outcome is not None]
+        num_ended = self._ledger.num_ended - self._ended_before
         bounds = []
         if self._time_budget_s is not None:
             bounds.append(max(0.0, self._time_budget_s - self.elapsed_s))
-        if len(ended) != self._num_ended:
-            self._num_ended, self._last_end_s = len(ended), self.elapsed_s
-        if len(ended) >= self._max_concurrent:
-            total = self._ledger.num_trials * len(self._ledger.spaces)
+        if num_ended != self._num_ended:
+            self._num_ended, self._last_end_s = num_ended, self.elapsed_s
+        if num_ended >= self._max_concurrent:
+            to_come = self._total - self._ended_before
             # Between two ends the estimate counts down.
-            bounds.append(max(0.0, self._last_end_s / len(ended) * total - self.elapsed_s))
+            bounds.append(max(0.0, self._last_end_s / num_ended * to_come - self.elapsed_s))
         return min(bounds, default=None)
 
     def render(self) -> Group:
@@ -93,17 +105,24 @@ class Monitor(Callback):
             "trial",
         ):
             table.add_column(title, justify="left" if title == "backbone" else "right")
-        for name in ledger.spaces:
-            counts = Counter(entry.outcome for entry in ledger.entries.values() if entry.space == name)
-            leader = ledger.leader(name)
+        for name, account in ledger.accounts.items():
+            leader, counts = account.leader, account.counts
             best = (
                 (f"{leader.best_value:.4f}", str(leader.best_epoch), str(leader.number)) if leader else ("-", "-", "-")
             )
-            states = [str(counts[key]) for key in (None, "stopped", "complete", "failed")]
-            table.add_row(Text(name), *states, str(ledger.num_trials), *best)
+            states = [str(len(account.live)), *(str(counts[key]) for key in ("stopped", "complete", "failed"))]
+            table.add_row(Text(name), *states, str(ledger.limits.num_trials), *best)
         remaining = None if self._over else self.remaining_s()
         left = "" if remaining is None else f", about {clock(remaining)} left"
         return Group(table, Text(f"elapsed {clock(self.elapsed_s)}{left}", style="dim"))
+
+    def say(self, words: str) -> None:
+        """Print a line of its own, above the live table where there is one."""
+        self._console.print(words, highlight=False, markup=False, soft_wrap=True)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Remember who runs."""
+        self._running[trial.trial_id] = self._recorder.entry(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Print a line where there is no live table."""
@@ -114,24 +133,18 @@ class Monitor(Callback):
         self._announce(trial.trial_id)
 
     def _announce(self, key: str) -> None:
-        entry = self._ledger.entries.get(key)
-        if self._live is not None or entry is None or key in self._announced:
-            return
-        self._announced.add(key)
-        self._console.print(self.line(entry), highlight=False, markup=False, soft_wrap=True)
+        entry = self._running.pop(key, None)
+        if self._live is None and entry is not None and entry.outcome is not None:
+            self.say(self.line(entry))
 
     def line(self, entry: Entry) -> str:
         """One ended trial in a line."""
         ledger = self._ledger
-        num_ended = sum(other.outcome is not None for other in ledger.entries.values())
-        total = ledger.num_trials * len(ledger.spaces)
         reached = f"{ledger.objective} {entry.best_value:.4f} in epoch {entry.best_epoch}; " if entry.best_epoch else ""
-        leader = ledger.leader(entry.space)
+        leader = ledger.accounts[entry.space].leader
         best = f"best {leader.best_value:.4f} (trial {leader.number})" if leader else "no value yet"
-        return (
-            f"[{clock(self.elapsed_s)}] {num_ended}/{total} {entry.space} trial {entry.number}: {entry.reason}; "
-            f"{reached}{best}"
-        )
+        place = f"[{clock(self.elapsed_s)}] {ledger.num_ended}/{self._total} {entry.space} trial {entry.number}"
+        return f"{place}: {entry.reason}; {reached}{best}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its callbacks; nothing reads that, since the study is the record."""

@@ -3,13 +3,14 @@
 import argparse
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from galaxy_models.config import PRECISIONS
 from search.errors import RunError
 
+SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc", "grid")
+SHARES = ("equal", "race")
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -18,21 +19,56 @@ class SearchOptions:
     """A search as the command line asks for it; see `python -m search.run --help`."""
 
     spaces: tuple[Path, ...]
-    data: Path | None
-    num_trials: int
-    max_epochs: int
-    time_budget_s: float | None
-    objective: str | None
-    fixed: dict[str, Any]
-    seed: int
-    name: str | None
-    runs_dir: Path
-    cpus_per_trial: int | None
-    gpus_per_trial: float | None
-    max_concurrent: int | None
-    precision: str | None
-    weights_dir: Path | None
-    command: str
+    data: Path | None = None
+    num_trials: int = 20
+    max_epochs: int = 27
+    time_budget_s: float | None = None
+    epoch_budget: int | None = None
+    gpu_hours: float | None = None
+    objective: str | None = None
+    fixed: dict[str, Any] = field(default_factory=dict)
+    sampler: str = "tpe"
+    scheduler: str = "asha"
+    share: str = "equal"
+    patience: int | None = None
+    terminator: bool = False
+    repeats: int = 1
+    num_finalists: int = 1
+    min_complete: int = 2
+    warm_start: Path | None = None
+    final_seeds: int = 3
+    seed: int = 0
+    name: str | None = None
+    runs_dir: Path = Path("runs")
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    precision: str | None = None
+    weights_dir: Path | None = None
+    trial_timeout_s: float | None = None
+    max_restarts: int = 3
+    keep_top: int = 1
+    price_per_hour: float | None = None
+    resume: Path | None = None
+    accept_changes: bool = False
+    command: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as plain JSON types, for the run's record."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["spaces"] = [str(path) for path in self.spaces]
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "SearchOptions":
+        """Rebuild options from `to_json`; names that this version does not know are passed over."""
+        known = {item.name for item in fields(cls)}
+        values = {name: value for name, value in values.items() if name in known}
+        values["spaces"] = tuple(Path(path) for path in values["spaces"])
+        paths = ("data", "warm_start", "runs_dir", "weights_dir", "resume")
+        for name in paths:
+            values[name] = None if values.get(name) is None else Path(values[name])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -144,107 +180,13 @@ def run_name(text: str) -> str:
     return text
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line of `python -m search.run`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m search.run",
-        description="Tune one or several backbones on a galaxy survey, on equal terms, and compare them in a report.",
-    )
-    add = parser.add_argument
-    add(
-        "--space",
-        type=Path,
-        action="append",
-        required=True,
-        metavar="FILE",
-        help="a space file; give it once for each backbone",
-    )
-    add("--data", type=Path, metavar="DIR", help="shards made by galaxy_models.data.convert (default: a simulated sky)")
-    bounds = parser.add_argument_group("bounds, whichever comes first").add_argument
-    bounds("--num-trials", type=positive_int, default=20, metavar="N", help="trials for each space (default 20)")
-    bounds(
-        "--max-epochs",
-        type=positive_int,
-        default=27,
-        metavar="N",
-        help="epochs of a trial that is not stopped early (default 27)",
-    )
-    bounds("--time-budget", type=duration_s, metavar="TIME", help="end the search after this long: seconds, or 10m, 2h")
-    add(
-        "--objective", metavar="METRIC", help="validation metric to optimise (default: nll for classes, rmse for votes)"
-    )
-    add(
-        "--fix",
-        type=fixed_parameter,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="keep a parameter of the spaces at one value",
-    )
-    add("--seed", type=seed_number, default=0, metavar="N", help="of every random draw (default 0)")
-    add("--name", type=run_name, help="the run's folder below --runs-dir (default: the survey's name and the time)")
-    add("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept (default: runs)")
-    add(
-        "--weights-dir",
-        type=Path,
-        metavar="DIR",
-        help="folder of <timm name>.safetensors that serve as ImageNet weights offline",
-    )
-    machine = parser.add_argument_group("machine").add_argument
-    machine(
-        "--cpus-per-trial",
-        type=positive_int,
-        metavar="N",
-        help="processors and threads of a trial (default: 1, or an equal share a GPU)",
-    )
-    machine(
-        "--gpus-per-trial",
-        type=gpu_share,
-        metavar="N",
-        help="GPUs of a trial; a fraction shares one (default: 1 where there are any)",
-    )
-    machine(
-        "--max-concurrent", type=positive_int, metavar="N", help="trials at the same time (default: as many as fit)"
-    )
-    machine(
-        "--precision",
-        choices=PRECISIONS,
-        help="arithmetic of the networks (default: as the space says, else the fastest in hardware)",
-    )
-    return parser
+def more_trials(text: str) -> tuple[bool, int]:
+    """Parse a number of trials; `+50` means 50 more than there were."""
+    return text.startswith("+"), positive_int(text.removeprefix("+"))
 
 
-def parse_options(arguments: list[str], command: str) -> SearchOptions:
-    """Read a command line.
-
-    Args:
-        arguments: without the program's name.
-        command: the whole line as typed, for the record.
-    """
-    parsed = make_parser().parse_args(arguments)
-    fixed = dict(parsed.fix)
-    if len(fixed) != len(parsed.fix):
-        raise RunError(f"--fix: got {[name for name, _ in parsed.fix]}, expected each parameter once")
-    stems = [path.stem for path in parsed.space]
-    if len(set(stems)) != len(stems):
-        raise RunError(
-            f"--space: got {', '.join(stems)}, expected files of different names: the name is the backbone's"
-        )
-    return SearchOptions(
-        spaces=tuple(parsed.space),
-        data=parsed.data,
-        num_trials=parsed.num_trials,
-        max_epochs=parsed.max_epochs,
-        time_budget_s=parsed.time_budget,
-        objective=parsed.objective,
-        fixed=fixed,
-        seed=parsed.seed,
-        name=parsed.name,
-        runs_dir=parsed.runs_dir,
-        cpus_per_trial=parsed.cpus_per_trial,
-        gpus_per_trial=parsed.gpus_per_trial,
-        max_concurrent=parsed.max_concurrent,
-        precision=parsed.precision,
-        weights_dir=parsed.weights_dir,
-        command=command,
-    )
+def price(text: str) -> float:
+    """Parse a price: a number of at least 0."""
+    if not re.fullmatch(r"\d+(\.\d+)?", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of at least 0")
+    return float(text)

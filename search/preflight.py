@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -20,11 +20,18 @@ from galaxy_models.task import Direction, Task, objective_direction
 from galaxy_models.training.optim import check_optimizer
 from search.errors import RunError
 from search.options import SearchOptions, check_free
+from search.samplers import check_sampler
 from search.space import Probe, Space, load_space, probe_space
+from search.study import best_params, load_studies, queue_item
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 SIMULATED_SKY = Path("shards") / "simulated"
 SIMULATED_PX = 64
 SIMULATED_GALAXIES = 2000
+# Configurations taken from an earlier run.
+NUM_WARM = 3
 # Settings of TrainConfig that only classes know, by the name that a space would give the parameter.
 _IDLE_FOR_VOTES = {"label_smoothing": 0.0, "class_balance": "none"}
 
@@ -41,6 +48,8 @@ class Plan:
         manifest: what is in it.
         metric: the validation metric to optimise.
         direction: which way is better.
+        queues: for each space, configurations to run before the sampler's own; see `study.queue_item`.
+        distributions: for each space, where its parameters are drawn from.
     """
 
     spaces: dict[str, Space]
@@ -50,6 +59,8 @@ class Plan:
     manifest: Manifest
     metric: str
     direction: Direction
+    queues: dict[str, list[dict[str, Any]]]
+    distributions: dict[str, Mapping[str, "BaseDistribution"]]
 
 
 def make_plan(options: SearchOptions, console: Console) -> Plan:
@@ -58,7 +69,8 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
     Raises:
         GalaxyError: any of them cannot be used.
     """
-    check_free(options)
+    if options.resume is None:
+        check_free(options)
     if options.weights_dir is not None and not options.weights_dir.is_dir():
         raise RunError(f"--weights-dir: {options.weights_dir} is no folder, expected one of safetensors files")
     spaces = {path.stem: load_space(path) for path in options.spaces}
@@ -74,8 +86,43 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
     probes = {name: probe_space(space, seed=options.seed, fixed=fixed[name]) for name, space in spaces.items()}
     check_survey(manifest, data, metric)
     for name, probe in probes.items():
+        check_sampler(options.sampler, free[name].distributions, fixed[name])
         check_networks(spaces[name], probe.configs, px=manifest.px, weights_dir=options.weights_dir)
-    return Plan(spaces, fixed, parameters, data, manifest, metric, direction)
+    queues = first_trials(options, spaces, probes, fixed)
+    distributions = {name: probe.distributions for name, probe in free.items()}
+    return Plan(spaces, fixed, parameters, data, manifest, metric, direction, queues, distributions)
+
+
+def first_trials(
+    options: SearchOptions,
+    spaces: Mapping[str, Space],
+    probes: Mapping[str, Probe],
+    fixed: Mapping[str, Mapping[str, Any]],
+) -> dict[str, list[dict[str, Any]]]:
+    """Configurations that each space's search begins with: its named ones, then the best of an earlier run.
+
+    Raises:
+        RunError: the earlier run has no such space.
+    """
+    if options.sampler == "grid":
+        return {name: [] for name in spaces}  # a grid has its own order, and no place beside it
+    queues = {
+        name: [queue_item({**item, **fixed[name]}, named=True) for item in space.named]
+        for name, space in spaces.items()
+    }
+    if options.warm_start is not None:
+        studies = load_studies(options.warm_start)
+        if not studies.keys() & spaces.keys():
+            raise RunError(
+                f"--warm-start {options.warm_start}: it searched {', '.join(studies) or 'nothing'}, "
+                f"expected one of {', '.join(spaces)}: name a run of the same space"
+            )
+        for name in studies.keys() & spaces.keys():
+            for number, params in best_params(studies[name], NUM_WARM):
+                usable = {key: value for key, value in params.items() if probes[name].allows(key, value)}
+                origin = f"{options.warm_start.name} trial {number}"
+                queues[name].append(queue_item({**usable, **fixed[name]}, warm_start=origin))
+    return queues
 
 
 def fixed_parameters(free: Probe, asked: Mapping[str, Any], task: Task) -> dict[str, Any]:

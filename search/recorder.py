@@ -1,9 +1,8 @@
-"""Writes what Tune sees into the ledger, and keeps the weights of each backbone's best trial."""
+"""Closes the trials that end otherwise than by a decision, and keeps the run's folder small."""
 
 import contextlib
-import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,83 +11,97 @@ from ray.tune.experiment import Trial
 
 from galaxy_models.cli import machine_fault
 from galaxy_models.errors import GalaxyError
+from search.entry import Entry
+from search.files import sweep
 from search.ledger import Ledger
-from search.trial import weights_path
-
-# What Tune adds to a result, and what the study need not keep.
-_METRIC_PREFIXES = ("train_", "val_")
-_MEASURED = ("epoch", "epoch_s", "learning_rate", "data_wait_share", "images_per_s", "handover_s")
-# `weights_path`, or the hidden file that becomes one.
-_WEIGHTS_FILE = re.compile(r"(?P<partial>\.?)trial-(?P<number>\d+)-epoch-(?P<epoch>\d+)\.safetensors.*")
 
 # One failed trial is bad luck; this many without an epoch between them are a bug that the next trial meets too.
 MAX_FAULTS_IN_A_ROW = 3
 
 
 class Recorder(Callback):
-    """Tells the ledger of every epoch and every end.
+    """Tells the ledger of ends that are no decision, and deletes files that nobody wants any more.
+
+    It comes first among Tune's callbacks, so that the ledger is current for the others.
 
     Args:
         ledger: the run's ledger.
         run_dir: the run's folder.
+        keep_top: best trials of each space whose weights are kept.
+        say: prints a line for the user.
 
     Attributes:
         handovers_s: for each trial that followed another in its worker, the time between them.
-        fault: what must end the search: something the user can mend, or a disk that takes no more.
+        restarts: workers that died and were started again.
+        fault: what must end the search: something the user can mend, or a disk that fails.
     """
 
-    def __init__(self, ledger: Ledger, run_dir: Path) -> None:
+    def __init__(self, ledger: Ledger, run_dir: Path, *, keep_top: int, say: Callable[[str], None]) -> None:
         self._ledger = ledger
         self._run_dir = run_dir
+        self._keep_top = keep_top
+        self._say = say
         self._faults_in_a_row: Counter[str] = Counter()
+        self._waiting: set[str] = set()
+        self._entries: dict[str, Entry] = {}
         self.handovers_s: list[float] = []
+        self.restarts = 0
         self.fault: GalaxyError | None = None
+
+    def entry(self, trial: Trial) -> Entry:
+        """The ledger's line of a trial, also after its end."""
+        key = trial.trial_id
+        if key not in self._entries:
+            self._entries[key] = self._ledger.live[key]
+        return self._entries[key]
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Remember who runs."""
+        self.entry(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        """Write one epoch."""
-        if "fault" in result or result["diverged"]:
-            return
-        metrics = {key: value for key, value in result.items() if key in _MEASURED or key.startswith(_METRIC_PREFIXES)}
+        """Close a trial that met a fault or diverged, and tidy up after an epoch that was a trial's best."""
+        entry, key = self.entry(trial), trial.trial_id
         with self._disk():
-            entry = self._ledger.record(trial.trial_id, metrics)
-            self._faults_in_a_row[entry.space] = 0
-            if entry.best_epoch == entry.epochs:
+            if "waiting" in result:
+                self._tell_waiting(entry, result["waiting"])
+                return
+            self._waiting.discard(key)
+            if "fault" in result:
+                self._close_fault(key, entry, result["fault"], result.get("fault_exit_code"))
+            elif result["diverged"]:
+                self._ledger.finish(key, "failed", f"diverged in epoch {result['epoch']:.0f}: the loss was not finite")
+            else:
+                self._faults_in_a_row[entry.space] = 0
+            if entry.outcome is not None or entry.best_epoch == entry.epochs:
                 self._sweep(entry.space)
         if "handover_s" in result:
             self.handovers_s.append(result["handover_s"])
 
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Close a trial that ASHA stopped, that ran to its end, that diverged or met a fault."""
-        last = trial.last_result
-        with self._disk():
-            if "fault" in last:
-                self._close_fault(trial.trial_id, last["fault"], last.get("fault_exit_code"))
-            elif last.get("diverged"):
-                epoch = int(last["epoch"])
-                self._ledger.finish(trial.trial_id, "failed", f"diverged in epoch {epoch}: the loss was not finite")
-            else:
-                self._ledger.finished(trial.trial_id)
-            self._sweep(self._ledger.entries[trial.trial_id].space)
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Say that a worker died and its trial goes on elsewhere."""
+        self.restarts += 1
+        entry = self.entry(trial)
+        self._say(f"{entry.space} trial {entry.number}: its worker died; it goes on from epoch {entry.epochs}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Close a trial whose worker died."""
+        """Close a trial whose workers died too often."""
+        entry = self.entry(trial)
         with self._disk():
-            self._close_fault(trial.trial_id, "the worker process died: killed, or out of memory", None)
-            self._sweep(self._ledger.entries[trial.trial_id].space)
+            self._close_fault(trial.trial_id, entry, "the worker process died: killed, or out of memory", None)
+            self._sweep(entry.space)
 
-    def close(self, reason: str) -> None:
-        """Close the trials that the search's end cut short."""
+    def close(self) -> None:
+        """Tidy up at the end; trials that did not end stay as they are, to go on when the run is resumed."""
         with self._disk():
-            for key in list(self._ledger.live):
-                self._ledger.finish(key, "stopped", reason)
-            for space in self._ledger.spaces:
+            for space in self._ledger.accounts:
                 self._sweep(space)
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
-        """Turn a disk that takes no more into the search's fault: raised here, Tune would bury it under its own."""
+        """Turn a disk that fails into the search's fault: raised here, Tune would bury it under its own."""
         try:
             yield
         except OSError as error:
@@ -96,9 +109,16 @@ class Recorder(Callback):
             if fault is None:
                 raise
             self.fault = self.fault or fault
+        except GalaxyError as error:
+            self.fault = self.fault or error
 
-    def _close_fault(self, key: str, words: str, exit_code: int | None) -> None:
-        entry = self._ledger.finish(key, "failed", words)
+    def _tell_waiting(self, entry: Entry, words: str) -> None:
+        if not self._waiting:
+            self._say(f"{entry.space} trial {entry.number}: {words}")
+        self._waiting.add(f"{entry.space}/{entry.number}")
+
+    def _close_fault(self, key: str, entry: Entry, words: str, exit_code: int | None) -> None:
+        self._ledger.finish(key, "failed", words)
         where = f"{entry.space}, trial {entry.number}"
         self._faults_in_a_row[entry.space] += 1
         if exit_code is not None:
@@ -112,21 +132,8 @@ class Recorder(Callback):
             )
 
     def _sweep(self, space: str) -> None:
-        """Delete weights that can no longer be a best trial's: of ended trials, and of epochs that were beaten."""
-        folder = weights_path(self._run_dir, space, 0, 0).parent
-        if not folder.is_dir():
-            return
-        live = {entry.number: entry for entry in self._ledger.live.values() if entry.space == space}
-        best = self._ledger.best.get(space)
-        wanted = {weights_path(self._run_dir, space, best.number, best.best_epoch).name} if best else set()
-        for path in folder.iterdir():
-            found = _WEIGHTS_FILE.fullmatch(path.name)
-            running = live.get(int(found["number"])) if found else None
-            # A running trial may have written an epoch that is not reported yet.
-            newest = running is not None and found is not None and int(found["epoch"]) >= running.best_epoch
-            partial = found is not None and bool(found["partial"])
-            if path.name not in wanted and not newest and (running is None or not partial):
-                path.unlink(missing_ok=True)
+        account = self._ledger.accounts[space]
+        sweep(self._run_dir, space, live=account.live, best=account.ranking[: self._keep_top])
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its callbacks; nothing reads that, since the study is the record."""

@@ -4,7 +4,7 @@ import shlex
 import sys
 
 from galaxy_models.cli import run_command
-from search.options import parse_options
+from search.command_line import parse_options
 
 
 def main(arguments: list[str] | None = None) -> int:

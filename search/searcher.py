@@ -1,5 +1,6 @@
-"""Tune's view of the ledger: asks it for trials, and tells it how they end."""
+"""Tune's view of the ledger's beginnings: asks it for trials."""
 
+import math
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -16,12 +17,14 @@ class StudySearcher(Searcher):
     Args:
         ledger: the run's ledger.
         max_concurrent: trials that may run at the same time.
+        keep_top: best trials of each space whose weights are kept.
     """
 
-    def __init__(self, ledger: Ledger, max_concurrent: int) -> None:
+    def __init__(self, ledger: Ledger, max_concurrent: int, *, keep_top: int = 1) -> None:
         super().__init__(metric="objective", mode=ledger.direction)
         self._ledger = ledger
         self._max_concurrent = max_concurrent
+        self._keep_top = keep_top
         self.fault: Exception | None = None
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -32,29 +35,31 @@ class StudySearcher(Searcher):
         """One trial's configuration; None while all places are taken; FINISHED when every space had its trials."""
         if self.fault is not None:
             return Searcher.FINISHED
-        space = self._ledger.next_space()
-        if space is None:
-            return Searcher.FINISHED
         if len(self._ledger.live) >= self._max_concurrent:
             return None
         try:
-            entry = self._ledger.start(trial_id, space)
+            entry = self._ledger.start(trial_id)
         except Exception as error:
             # Kept for the driver: raised here, Tune would bury it under its own.
             self.fault = error
             return Searcher.FINISHED
+        if entry is None:
+            return Searcher.FINISHED if self._ledger.finished else None
+        account = self._ledger.accounts[entry.space]
         return {
-            "space": space,
+            "space": entry.space,
             "number": entry.number,
             "train": entry.config,
-            "value_to_beat": self._ledger.value_to_beat(space),
+            "known_epochs": entry.epochs,
+            "micro_batch": account.micro_batch(entry),
+            "value_to_beat": math.nan if entry.rerun_of is not None else account.value_to_beat(self._keep_top),
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Results are written by the recorder, which sees the last one too."""
+        """Results are written by the scheduler, which decides on them."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Trials are closed by the recorder, which knows why they ended."""
+        """Trials are closed by the scheduler and the recorder, which know why they ended."""
 
     def save(self, checkpoint_path: str) -> None:
         """Tune snapshots its searcher; nothing reads that, since the study is the record."""

@@ -1,31 +1,47 @@
-"""Ctrl-C, SIGTERM and the end of a terminal end a search in order."""
+"""Ctrl-C, SIGTERM and the end of a terminal end a search in order; the second time they end it at once."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 
+# What this process started; Ray's own processes outlive a driver by some seconds.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @contextlib.contextmanager
 def collected_signals(console: Console) -> Iterator[list[int]]:
-    """Collect the first Ctrl-C, SIGTERM or SIGHUP in a list; a second has its usual effect."""
-    received: list[int] = []
-    previous: dict[int, Any] = {}
+    """Collect the first Ctrl-C, SIGTERM or SIGHUP in a list; a second kills this process and all that it started.
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    Nothing is lost by the second one: what is recorded is recorded, and the run can be resumed.
+    """
+    received: list[int] = []
+    previous: dict[signal.Signals, Any] = {}
 
     def note(number: int, _: object) -> None:
+        if received:
+            leave_at_once(128 + number)
         received.append(number)
-        restore()
-        console.print("stopping: the report follows; a second signal gives it up")
+        console.print("stopping: the report follows; a second signal leaves at once")
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        previous[number] = signal.signal(number, note)
+    for one in _SIGNALS:
+        previous[one] = signal.signal(one, note)
     try:
         yield received
     finally:
-        restore()
+        for one, handler in previous.items():
+            signal.signal(one, handler)
+
+
+def leave_at_once(exit_code: int) -> None:
+    """End this process and every process that it started, without another word."""
+    import psutil
+
+    descendants = psutil.Process().children(recursive=True)
+    for process in descendants:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    os._exit(exit_code)

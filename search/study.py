@@ -1,82 +1,79 @@
-"""Opens the studies of a run: one a space, all in one journal on disk, the one record of the search."""
+"""The studies of a run: one a space, all in one journal on disk, the one record of the search."""
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.trial import TrialState
 
-from galaxy_models.seeds import derive_seed
 from galaxy_models.task import Direction
-from search.space import Space, fixed_sampler
+from search.account import QUEUE
+from search.entry import DUPLICATE_OF
+from search.errors import RunError
+from search.journal import JOURNAL, reading_backend
+from search.space import Space
 
-JOURNAL = "study.journal"
-# Random configurations before the sampler begins to learn, the named ones included.
-NUM_STARTUP_TRIALS = 10
 
-
-def make_sampler(seed: int, space: str, fixed: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
-    """Make a space's sampler: TPE over groups of parameters that occur together, aware of running trials.
+def queue_item(params: dict[str, Any], **attrs: Any) -> dict[str, Any]:
+    """A configuration to run before the sampler's own: what is left out of it is drawn.
 
     Args:
-        seed: the run's seed.
-        space: the space's name; each space draws from a generator of its own.
-        fixed: parameters that keep a value the user gave.
+        params: parameter names and values.
+        attrs: what the trial records of where it came from, such as `named=True`.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            seed=derive_seed(seed, "sampler", space) % 2**32,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            n_startup_trials=NUM_STARTUP_TRIALS,
-        )
-    return fixed_sampler(sampler, fixed)
+    return {"params": params, "attrs": attrs}
 
 
-def create_studies(
-    run_dir: Path, spaces: Sequence[Space], *, direction: Direction, seed: int, fixed: Mapping[str, Mapping[str, Any]]
-) -> dict[str, optuna.Study]:
-    """Create a study for each space in the run's journal, its named configurations enqueued.
+def open_study(
+    storage: BaseStorage, space: Space, *, direction: Direction, queue: Sequence[dict[str, Any]]
+) -> optuna.Study:
+    """Open a space's study, or create it.
 
     Args:
-        run_dir: the run's folder.
-        spaces: the spaces.
+        storage: the run's storage.
+        space: the space.
         direction: which way the objective is better.
-        seed: the run's seed.
-        fixed: for each space, the parameters that keep a value the user gave.
-
-    Returns:
-        The studies by space name, in the order of the spaces.
+        queue: configurations to run first, as of `queue_item`; only a new study takes them up.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = open_storage(run_dir)
-    studies = {}
-    for space in spaces:
-        study = optuna.create_study(
-            study_name=space.name,
-            storage=storage,
-            sampler=make_sampler(seed, space.name, fixed[space.name]),
-            direction="minimize" if direction == "min" else "maximize",
-        )
+    study = optuna.create_study(
+        study_name=space.name,
+        storage=storage,
+        sampler=optuna.samplers.RandomSampler(seed=0),  # replaced before each trial
+        direction="minimize" if direction == "min" else "maximize",
+        load_if_exists=True,
+    )
+    if "backbone" not in study.user_attrs:
         study.set_user_attr("backbone", space.name)
-        for item in space.named:
-            study.enqueue_trial({**item, **fixed[space.name]}, user_attrs={"named": True})
-        studies[space.name] = study
-    return studies
+        study.set_user_attr(QUEUE, list(queue))
+    return study
 
 
-def open_storage(run_dir: Path) -> JournalStorage:
-    """Open the run's journal."""
-    return JournalStorage(JournalFileBackend(str(run_dir / JOURNAL)))
+def best_params(study: optuna.Study, count: int) -> list[tuple[int, dict[str, Any]]]:
+    """Numbers and parameters of a study's best trials by the best epoch each had, failed ones not, best first."""
+    sign = 1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1.0
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    found = [
+        (min(sign * value for value in trial.intermediate_values.values()), trial.number, dict(trial.params))
+        for trial in ended
+        if trial.intermediate_values and DUPLICATE_OF not in trial.user_attrs
+    ]
+    return [(number, params) for _, number, params in sorted(found, key=lambda one: one[:2])[:count]]
 
 
 def load_studies(run_dir: Path) -> dict[str, optuna.Study]:
-    """Load a run's studies for reading, by space name."""
-    storage = open_storage(run_dir)
-    names = optuna.get_all_study_names(storage)
-    return {name: optuna.load_study(study_name=name, storage=storage) for name in names}
+    """Load a run's studies for reading, by space name; a search may be writing them.
+
+    Raises:
+        RunError: the run has no journal, or a damaged one.
+    """
+    path = run_dir / JOURNAL
+    backend = reading_backend(path)
+    try:
+        storage = JournalStorage(backend)
+        names = optuna.get_all_study_names(storage)
+        return {name: optuna.load_study(study_name=name, storage=storage) for name in names}
+    except (ValueError, KeyError, AssertionError) as error:
+        raise RunError(f"{path}: {error}, expected the journal of a run: copy the run's folder again, whole") from error

@@ -5,10 +5,13 @@ from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from torch.utils.tensorboard import SummaryWriter
 
-from search.ledger import Entry, Ledger
+from search.entry import Entry
+from search.ledger import Ledger
+from search.recorder import Recorder
 
 _SCALARS = {"learning_rate": "train/learning_rate", "images_per_s": "speed/images_per_s"}
 
@@ -21,7 +24,7 @@ def _tag(metric: str) -> str | None:
 
 
 def _hparams(entry: Entry) -> dict[str, Any]:
-    values = {name: "none" if value is None else value for name, value in entry.trial.params.items()}
+    values = {name: "none" if value is None else value for name, value in entry.params.items()}
     return {"backbone": entry.space, **values}
 
 
@@ -30,14 +33,16 @@ class TensorBoard(Callback):
 
     Args:
         ledger: the run's ledger.
+        recorder: knows the trials by Tune's names.
         folder: the run's TensorBoard folder.
         parameters: names of all parameters of all spaces, which become the columns of the HParams page.
     """
 
-    def __init__(self, ledger: Ledger, folder: Path, parameters: list[str]) -> None:
+    def __init__(self, ledger: Ledger, recorder: Recorder, folder: Path, parameters: list[str]) -> None:
         self._ledger = ledger
+        self._recorder = recorder
         self._folder = folder
-        self._writers: dict[str, SummaryWriter] = {}
+        self._writers: dict[str, tuple[Entry, SummaryWriter]] = {}
         self._write_columns(parameters)
 
     def _write_columns(self, parameters: list[str]) -> None:
@@ -51,16 +56,20 @@ class TensorBoard(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        """Write one epoch."""
-        entry = self._ledger.entries[trial.trial_id]
+        """Write one epoch, all of its values at once."""
+        values = [
+            Summary.Value(tag=tag, simple_value=value)
+            for tag, value in ((_tag(metric), value) for metric, value in result.items())
+            if tag is not None
+        ]
+        if not values:
+            return
         if trial.trial_id not in self._writers:
-            folder = self._folder / entry.space / f"trial-{entry.number:05d}"
-            self._writers[trial.trial_id] = SummaryWriter(str(folder), flush_secs=5)
-        writer = self._writers[trial.trial_id]
-        for metric, value in result.items():
-            tag = _tag(metric)
-            if tag is not None:
-                writer.add_scalar(tag, value, int(result["epoch"]))
+            found = self._recorder.entry(trial)
+            folder = self._folder / found.space / f"trial-{found.number:05d}"
+            self._writers[trial.trial_id] = found, SummaryWriter(str(folder), flush_secs=5)
+        _, writer = self._writers[trial.trial_id]
+        writer._get_file_writer().add_summary(Summary(value=values), int(result["epoch"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Write the trial's line of the HParams page."""
@@ -71,16 +80,17 @@ class TensorBoard(Callback):
         self._close(trial.trial_id)
 
     def close(self) -> None:
-        """Close what the search's end left open."""
+        """Close what the search's end left open; a trial that did not end gets its line when it does."""
         for key in list(self._writers):
             self._close(key)
 
     def _close(self, key: str) -> None:
-        writer = self._writers.pop(key, None)
-        if writer is None:
+        if key not in self._writers:
             return
-        entry = self._ledger.entries[key]
+        entry, writer = self._writers.pop(key)
         with writer:
+            if entry.outcome is None:
+                return
             name = f"{entry.space}/trial-{entry.number:05d}"
             writer._get_file_writer().add_summary(hparams_summary.hparams_pb(_hparams(entry), trial_id=name))
             if entry.best_epoch:

@@ -1,13 +1,16 @@
 """A trial on a worker: Tune's Trainable around the training loop.
 
 One worker process runs many trials. It keeps torch, the memory-mapped shards and its threads between them:
-`reset_config` only makes a new network and optimiser.
+`reset_config` only makes a new network and optimiser. After every epoch the trial's state is on disk before the
+result is told, so that a trial whose worker, driver or machine was killed goes on from there.
 """
 
 import contextlib
+import faulthandler
 import math
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,26 +19,30 @@ from ray import tune
 from galaxy_models.cli import machine_fault
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import GalaxyError
+from search.entry import better
+from search.files import state_path, weights_path
+from search.journal import FULL_DISK
 
 if TYPE_CHECKING:
     from galaxy_models.training.loop import Trainer
     from galaxy_models.training.runtime import Runtime
     from galaxy_models.training.survey import SurveyData
 
-
-def weights_path(run_dir: Path, space: str, number: int, epoch: int) -> Path:
-    """Where a trial's weights of an epoch lie. Only those of the best epochs are written."""
-    return run_dir / "weights" / space / f"trial-{number:05d}-epoch-{epoch:04d}.safetensors"
+# How long a worker with a full disk waits before it tells so again and tries once more.
+WAIT_S = 2.0
 
 
 class GalaxyTrial(tune.Trainable):
     """Trains one configuration, an epoch a step.
 
-    Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `value_to_beat`, and for all
-    trials alike `data` (the shards' folder), `run_dir`, `threads`, `device`, `weights_dir`, `metric` and `direction`.
+    Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `known_epochs` (those the study
+    has), `micro_batch`, `value_to_beat`, and for all trials alike `data` (the shards' folder), `run_dir`, `threads`,
+    `device`, `weights_dir`, `metric`, `direction` and `timeout_s`.
+
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
-    result says so in `fault`, and in `fault_exit_code` if the user can mend it; the worker lives on.
+    result says so in `fault`, and in `fault_exit_code` if the user can mend it; the worker lives on. A full disk is a
+    result that has `waiting` and nothing measured; the next step tries again.
     """
 
     _trainer: "Trainer | None"
@@ -57,24 +64,62 @@ class GalaxyTrial(tune.Trainable):
     def _begin(self) -> None:
         self._trainer = None
         self._handover_s: float | None = None
-        self._best = math.nan
+        self._history: list[dict[str, float]] = []
+        self._untold: list[dict[str, float]] = []
+        self._unsaved = False
 
     def step(self) -> dict[str, Any]:
         """Train and validate one epoch."""
         try:
-            result = self._epoch()
+            with self._watched():
+                result = self._epoch()
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL_DISK:
+                return self._wait(error)
             result = self._fault(error)
         self._idle_since = time.monotonic()
         return result
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """End this process if a step takes too long; where it hung is then in a file, which the next one finds.
+
+        The clock runs in a thread of Python's own that needs no lock, so a call that never returns is ended too.
+        """
+        timeout_s = self.config["timeout_s"]
+        if not timeout_s:
+            yield
+            return
+        self._hang_file.parent.mkdir(exist_ok=True)
+        with self._hang_file.open("w") as file:
+            faulthandler.dump_traceback_later(timeout_s, exit=True, file=file)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+        self._hang_file.unlink(missing_ok=True)
+
+    @property
+    def _hang_file(self) -> Path:
+        return self._errors / f"{self.config['space']}-{self.config['number']:05d}-hung.txt"
+
+    @property
+    def _errors(self) -> Path:
+        return Path(self.config["run_dir"]) / "errors"
+
+    def _wait(self, error: OSError) -> dict[str, Any]:
+        time.sleep(WAIT_S)
+        place = error.filename or self.config["run_dir"]
+        return {"objective": math.nan, "done": False, "waiting": f"{place}: the disk is full: waiting for room"}
 
     def _fault(self, error: Exception) -> dict[str, Any]:
         self._trainer = None
         error = machine_fault(error, self.config["run_dir"]) or error
         words = " ".join(str(error).split())
         if isinstance(error, GalaxyError):
-            return {"objective": math.nan, "done": True, "fault": words, "fault_exit_code": error.exit_code}
-        log = Path(self.config["run_dir"]) / "errors" / f"{self.config['space']}-{self.config['number']:05d}.txt"
+            code = {} if _is_the_trials_own(error) else {"fault_exit_code": error.exit_code}
+            return {"objective": math.nan, "done": True, "fault": words, **code}
+        log = self._errors / f"{self.config['space']}-{self.config['number']:05d}.txt"
         with contextlib.suppress(OSError):
             log.parent.mkdir(exist_ok=True)
             log.write_text(traceback.format_exc(), encoding="utf-8")
@@ -83,15 +128,33 @@ class GalaxyTrial(tune.Trainable):
     def _epoch(self) -> dict[str, Any]:
         if self._trainer is None:
             self._trainer = self._make_trainer()
-        metrics = self._trainer.run_epoch()
+        if self._untold:
+            return self._result(self._untold.pop(0))
+        if not self._unsaved:
+            metrics = self._trainer.run_epoch()
+            if metrics["diverged"]:
+                return self._result(metrics)
+            self._history.append(metrics)
+            self._unsaved = True
+        self._save(self._trainer)
+        self._unsaved = False
+        return self._result(self._history[-1])
+
+    def _result(self, metrics: dict[str, float]) -> dict[str, Any]:
         result: dict[str, Any] = dict(metrics)
-        result["objective"] = metrics[f"val_{self.config['metric']}"]
+        result["objective"] = metrics[self._key]
         result["done"] = bool(metrics["diverged"])
         if self._handover_s is not None:
             result["handover_s"], self._handover_s = self._handover_s, None
-        if not result["done"]:
-            self._keep_best(self._trainer, result["objective"])
         return result
+
+    @property
+    def _key(self) -> str:
+        return f"val_{self.config['metric']}"
+
+    @property
+    def _state_path(self) -> Path:
+        return state_path(Path(self.config["run_dir"]), self.config["space"], self.config["number"])
 
     def _make_trainer(self) -> "Trainer":
         from galaxy_models.training.loop import Trainer
@@ -103,20 +166,58 @@ class GalaxyTrial(tune.Trainable):
             weights_dir = Path(config["weights_dir"]) if config["weights_dir"] else None
             self._runtime = Runtime(device=config["device"], threads=config["threads"], weights_dir=weights_dir)
             self._survey = SurveyData(Path(config["data"]))
-        train = TrainConfig.from_dict(config["train"])
-        return Trainer(train, self._survey, runtime=self._runtime, on_first_step=self._note_first_step)
+        trainer = Trainer(
+            TrainConfig.from_dict(config["train"]),
+            self._survey,
+            runtime=self._runtime,
+            on_first_step=self._note_first_step,
+            micro_batch=config["micro_batch"],
+        )
+        if self._state_path.exists():
+            self._go_on(trainer)
+        return trainer
+
+    def _go_on(self, trainer: "Trainer") -> None:
+        """Continue from the state of an earlier worker; epochs that the study has not yet are told again first."""
+        from galaxy_models.training.checkpoint import load_state
+
+        state = load_state(self._state_path)
+        if state["config"] != self.config["train"]:
+            return  # left by another run of this number, which was never told of: start from the beginning
+        trainer.load_state_dict(state)
+        self._history = state["history"]
+        self._untold = self._history[self.config["known_epochs"] :]
 
     def _note_first_step(self) -> None:
         if self._idle_since is not None:
             self._handover_s = time.monotonic() - self._idle_since
 
-    def _keep_best(self, trainer: "Trainer", value: float) -> None:
-        sign = 1.0 if self.config["direction"] == "min" else -1.0
-        if not math.isnan(self._best) and sign * value >= sign * self._best:
-            return
-        self._best = value
-        to_beat = self.config["value_to_beat"]
-        if not math.isnan(to_beat) and sign * value >= sign * to_beat:
-            return
-        run_dir, number = Path(self.config["run_dir"]), self.config["number"]
-        trainer.save_weights(weights_path(run_dir, self.config["space"], number, trainer.epoch))
+    def _save(self, trainer: "Trainer") -> None:
+        """Bring the epoch to the disk: first the weights, if they are the best yet, then the state that knows it."""
+        from galaxy_models.training.checkpoint import save_state
+
+        best = self._best_epoch(trainer.epoch - 1)
+        value, direction = self._history[-1][self._key], self.config["direction"]
+        previous = self._history[best - 1][self._key] if best else math.nan
+        if better(value, previous, direction) and better(value, self.config["value_to_beat"], direction):
+            run_dir, space, number = Path(self.config["run_dir"]), self.config["space"], self.config["number"]
+            trainer.save_weights(weights_path(run_dir, space, number, trainer.epoch))
+            if best:
+                weights_path(run_dir, space, number, best).unlink(missing_ok=True)
+        state = {**trainer.state_dict(), "config": self.config["train"], "history": self._history}
+        save_state(self._state_path, state)
+
+    def _best_epoch(self, up_to: int) -> int:
+        """The best epoch so far, from 1; 0 without one."""
+        best, value = 0, math.nan
+        for epoch, metrics in enumerate(self._history[:up_to], start=1):
+            if better(metrics[self._key], value, self.config["direction"]):
+                best, value = epoch, metrics[self._key]
+        return best
+
+
+def _is_the_trials_own(error: GalaxyError) -> bool:
+    """Whether an error concerns this configuration alone, so that others may well run."""
+    from galaxy_models.errors import OutOfMemoryError
+
+    return isinstance(error, OutOfMemoryError)

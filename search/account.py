@@ -1,0 +1,325 @@
+"""One space's trials: asks its study for them, takes their epochs down, decides which go on, and closes them.
+
+It knows nothing of Ray, so a simulation can drive it too. Everything it knows follows from the study.
+"""
+
+import math
+import traceback
+from bisect import insort
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from galaxy_models.config import TrainConfig
+from galaxy_models.seeds import derive_seed
+from galaxy_models.task import Direction
+from search.entry import (
+    DUPLICATE_OF,
+    EPOCH,
+    FINALIST_OF,
+    PROMOTED_FROM,
+    STATES,
+    Entry,
+    Outcome,
+    better,
+    epoch_metrics,
+    read_entry,
+)
+from search.rungs import REDUCTION_FACTOR, make_rule
+from search.samplers import MAX_RUNNING, History, SamplerPlan
+from search.space import Space
+
+# The study's attribute that lists configurations to run before the sampler's own.
+QUEUE = "queue"
+QUEUED = "queued"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What every space of a search is given alike.
+
+    Attributes:
+        max_epochs: epochs of a trial that is not stopped.
+        objective: the result's key that is optimised, such as `val_nll`.
+        direction: which way is better.
+        seed: the run's seed.
+        scheduler: the stopping rule, one of `rungs.SCHEDULERS`.
+        repeats: how often the same configuration may be run; further times its recorded result is used.
+        overrides: fields of TrainConfig that the command line sets for every trial.
+    """
+
+    max_epochs: int
+    objective: str
+    direction: Direction
+    seed: int
+    scheduler: str = "asha"
+    repeats: int = 1
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Account:
+    """The trials of one space.
+
+    Attributes:
+        name: the space's name.
+        study: its study.
+        terms: what it was given.
+        started: trials started, those run again to the full length not counted.
+        counts: ended trials by outcome.
+        live: trials that have not ended, by number.
+        unfinished: of those, the ones that an earlier session left behind and that nobody runs yet.
+        ranking: ended trials with a value that did not fail, best first.
+        since_best: trials ended since the best value was reached.
+        spent_epochs, spent_s: what was trained so far.
+    """
+
+    def __init__(self, space: Space, study: optuna.Study, sampler: SamplerPlan, terms: Terms) -> None:
+        self.name = space.name
+        self.study = study
+        self.terms = terms
+        self._space = space
+        self._sampler = sampler
+        self._rule = make_rule(
+            terms.scheduler,
+            max_epochs=terms.max_epochs,
+            direction=terms.direction,
+            seed=derive_seed(terms.seed, "rule", space.name),
+        )
+        self._history = History(terms.direction)
+        self._sign = 1.0 if terms.direction == "min" else -1.0
+        self._ranked: list[tuple[float, int, Entry]] = []
+        self._twins: dict[str, list[Entry]] = {}
+        self._rerun: set[tuple[int, int]] = set()
+        self._micro_batches: dict[int | None, int] = {}
+        self._next_queued = 0
+        self.started = 0
+        self.counts: Counter[str] = Counter()
+        self.live: dict[int, Entry] = {}
+        self.unfinished: list[Entry] = []
+        self.since_best = 0
+        self.spent_epochs = 0
+        self.spent_s = 0.0
+        self._queue: list[dict[str, Any]] = list(study.user_attrs.get(QUEUE, []))
+        for trial in study.get_trials(deepcopy=False):
+            self._take_over(trial)
+
+    def _take_over(self, trial: optuna.trial.FrozenTrial) -> None:
+        entry = read_entry(self.name, trial, objective=self.terms.objective, direction=self.terms.direction)
+        for epoch, metrics in epoch_metrics(trial).items():
+            self._judge(entry, epoch, metrics[self.terms.objective])
+            self._note_memory(entry, metrics)
+        self.spent_epochs += entry.epochs
+        self.spent_s += entry.seconds
+        self._note_start(entry, trial.user_attrs)
+        if entry.outcome is None:
+            self.unfinished.append(entry)
+        else:
+            del self.live[entry.number]
+            self._note_end(entry)
+
+    @property
+    def ranking(self) -> list[Entry]:
+        """Ended trials with a value that did not fail, best first."""
+        return [entry for _, _, entry in self._ranked]
+
+    @property
+    def best(self) -> Entry | None:
+        """The best ended trial that did not fail."""
+        return self._ranked[0][2] if self._ranked else None
+
+    @property
+    def leader(self) -> Entry | None:
+        """The trial with the best value so far, running ones included; None before the first epoch."""
+        leader = self.best
+        for entry in self.live.values():
+            if better(entry.best_value, leader.best_value if leader else math.nan, self.terms.direction):
+                leader = entry
+        return leader
+
+    def value_to_beat(self, place: int = 1) -> float:
+        """The value of the ended trial in this place of the ranking; NaN if there are not so many."""
+        return self._ranked[place - 1][2].best_value if len(self._ranked) >= place else math.nan
+
+    def micro_batch(self, entry: Entry) -> int | None:
+        """Images that an earlier trial with images of this size had in memory at once; None if no trial ran out."""
+        return self._micro_batches.get(entry.config["image_px"])
+
+    def promotion(self) -> Entry | None:
+        """A complete trial to run again because trials may be longer now than they were: one of the best third."""
+        shorter = [
+            entry
+            for entry in self.ranking
+            if entry.outcome == "complete" and entry.rerun_of is None and entry.max_epochs < self.terms.max_epochs
+        ]
+        chosen = shorter[: max(1, len(shorter) // REDUCTION_FACTOR)]
+        return next((entry for entry in chosen if (entry.number, self.terms.max_epochs) not in self._rerun), None)
+
+    def finalist(self, places: int) -> Entry | None:
+        """A stopped trial in the first places of the ranking that was not run again to the full length yet."""
+        for entry in self.ranking[:places]:
+            if entry.outcome == "stopped" and (entry.number, self.terms.max_epochs) not in self._rerun:
+                return entry
+        return None
+
+    def ask(self, quota: int) -> Entry | None:
+        """Start a trial; None if what the sampler proposed last has run already and no trial is left.
+
+        Args:
+            quota: trials that the space may have had then.
+
+        Raises:
+            SpaceError: the space file failed.
+        """
+        while self.started < quota:
+            params, attrs = self._next_in_queue()
+            entry = self._start(params, attrs)
+            twins = [one for one in self._twins.get(entry.digest, []) if one.outcome in ("complete", "stopped")]
+            if len(twins) < self.terms.repeats:
+                return entry
+            self._reuse(entry, twins[0])
+        return None
+
+    def run_again(self, entry: Entry, why: str) -> Entry:
+        """Start a trial with another's configuration and seed, to the full length.
+
+        Args:
+            entry: the other.
+            why: FINALIST_OF or PROMOTED_FROM.
+        """
+        return self._start(entry.params, {why: entry.number, "reason": ""}, seed=entry.config["seed"])
+
+    def _next_in_queue(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        if self._next_queued < len(self._queue):
+            item = self._queue[self._next_queued]
+            return item["params"], {**item["attrs"], QUEUED: self._next_queued}
+        return None, {}
+
+    def _start(self, params: dict[str, Any] | None, attrs: dict[str, Any], *, seed: int | None = None) -> Entry:
+        running = list(self.live)[-MAX_RUNNING:]
+        trials = [self.study._storage.get_trial(self.live[number].trial_id) for number in running]
+        number = self.started + len(self._rerun)
+        self.study.sampler = self._sampler.make(number, [*self._history.selected(), *trials])
+        if params is not None:
+            self.study.enqueue_trial(params, user_attrs=attrs)
+        trial = self.study.ask()
+        assert trial.number == number, f"trial {trial.number} of {self.name}, expected {number}"
+        try:
+            config = self._space.config(trial)
+        except Exception as error:
+            trial.set_user_attr("reason", "".join(traceback.format_exception_only(error)).strip())
+            self.study.tell(trial, state=TrialState.FAIL)
+            raise
+        config = self._complete(config, number if seed is None else None, seed)
+        trial.set_user_attr("config", config.to_dict())
+        entry = Entry(self.name, number, trial._trial_id, config.to_dict(), dict(trial.params))
+        self._note_start(entry, attrs)
+        return entry
+
+    def _complete(self, config: TrainConfig, number: int | None, seed: int | None) -> TrainConfig:
+        if seed is None:
+            assert number is not None
+            seed = derive_seed(self.terms.seed, "trial", self.name, number)
+        return replace(config, epochs=self.terms.max_epochs, seed=seed, **self.terms.overrides)
+
+    def _note_start(self, entry: Entry, attrs: Mapping[str, Any]) -> None:
+        entry.rerun_of = attrs.get(FINALIST_OF, attrs.get(PROMOTED_FROM))
+        self.live[entry.number] = entry
+        if entry.rerun_of is not None:
+            self._rerun.add((entry.rerun_of, entry.max_epochs))
+        else:
+            self.started += 1
+        if QUEUED in attrs:
+            self._next_queued = max(self._next_queued, attrs[QUEUED] + 1)
+
+    def report(self, entry: Entry, metrics: Mapping[str, float]) -> bool:
+        """Take one epoch down and decide; a trial that does not go on is closed.
+
+        Args:
+            entry: a live trial.
+            metrics: what was measured; has `epoch` (from 1), `epoch_s` and the objective.
+
+        Returns:
+            Whether the trial goes on.
+        """
+        epoch, value = int(metrics["epoch"]), float(metrics[self.terms.objective])
+        if epoch <= entry.epochs:
+            return True  # told again by a worker that was started again
+        entry.note(epoch, value, float(metrics["epoch_s"]), self.terms.direction)
+        self.spent_epochs += 1
+        self.spent_s += float(metrics["epoch_s"])
+        self._note_memory(entry, metrics)
+        storage = self.study._storage
+        storage.set_trial_user_attr(entry.trial_id, f"{EPOCH}{epoch}", dict(metrics))
+        if math.isfinite(value):
+            storage.set_trial_intermediate_value(entry.trial_id, epoch, value)
+        goes_on = self._judge(entry, epoch, value)
+        if epoch >= entry.max_epochs:
+            self._end_of(entry)
+        elif not goes_on:
+            self.finish(entry, "stopped", f"stopped by {self.terms.scheduler} after epoch {epoch}")
+        return entry.outcome is None
+
+    def _note_memory(self, entry: Entry, metrics: Mapping[str, float]) -> None:
+        size, px = metrics.get("micro_batch"), entry.config["image_px"]
+        if size is not None and size < entry.config["batch_size"]:
+            self._micro_batches[px] = min(int(size), self._micro_batches.get(px, int(size)))
+
+    def _judge(self, entry: Entry, epoch: int, value: float) -> bool:
+        """The rule's decision. It judges trials of one length only, and no trial that is run for its full length."""
+        if not math.isfinite(value) or entry.max_epochs != self.terms.max_epochs or entry.rerun_of is not None:
+            return True
+        return self._rule.goes_on(entry.number, epoch, value)
+
+    def _end_of(self, entry: Entry) -> None:
+        if entry.best_epoch:
+            self.finish(entry, "complete", f"all {entry.max_epochs} epochs")
+        else:
+            self.finish(entry, "failed", f"{self.terms.objective} was never a finite number")
+
+    def finish(self, entry: Entry, outcome: Outcome, reason: str) -> None:
+        """Close a trial in its study; a second call changes nothing.
+
+        A complete trial's value is that of its best epoch, whose weights are the ones that are kept.
+        """
+        if entry.outcome is not None:
+            return
+        entry.outcome, entry.reason = outcome, reason
+        del self.live[entry.number]
+        storage = self.study._storage
+        for name in ("best_epoch", "seconds", "reason"):
+            storage.set_trial_user_attr(entry.trial_id, name, getattr(entry, name))
+        value = entry.best_value if outcome == "complete" else None
+        if outcome == "stopped":
+            # As Optuna tells a pruned trial: its value is the last one it reported.
+            trial = storage.get_trial(entry.trial_id)
+            value = None if trial.last_step is None else trial.intermediate_values[trial.last_step]
+        storage.set_trial_state_values(entry.trial_id, state=STATES[outcome], values=None if value is None else [value])
+        self._note_end(entry)
+
+    def _note_end(self, entry: Entry) -> None:
+        outcome = entry.outcome
+        assert outcome is not None
+        self.counts[outcome] += 1
+        self.since_best += 1
+        self._history.add(self.study._storage.get_trial(entry.trial_id))
+        if entry.rerun_of is None:
+            self._twins.setdefault(entry.digest, []).append(entry)
+        if outcome != "failed" and math.isfinite(entry.best_value):
+            place = (self._sign * entry.best_value, entry.number, entry)
+            insort(self._ranked, place, key=lambda item: item[:2])
+            if self._ranked[0][2] is entry:
+                self.since_best = 0
+
+    def _reuse(self, entry: Entry, twin: Entry) -> None:
+        """Close a trial with the result of one that had the same configuration."""
+        storage = self.study._storage
+        for step, value in storage.get_trial(twin.trial_id).intermediate_values.items():
+            storage.set_trial_intermediate_value(entry.trial_id, step, value)
+        storage.set_trial_user_attr(entry.trial_id, DUPLICATE_OF, twin.number)
+        entry.best_value, entry.best_epoch = twin.best_value, twin.best_epoch
+        assert twin.outcome is not None
+        self.finish(entry, twin.outcome, f"the same configuration as trial {twin.number}, whose result is used")

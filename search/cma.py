@@ -1,0 +1,39 @@
+"""CMA-ES whose state is told anew from the study, where Optuna's would be unpickled from it."""
+
+from typing import Any
+
+from optuna.samplers import CmaEsSampler
+from optuna.trial import FrozenTrial
+
+
+class RetoldCmaEsSampler(CmaEsSampler):
+    """Optuna's CMA-ES, without its pickles: a run's folder may come from somebody else.
+
+    The distribution follows from the solutions that it was told, generation after generation, and those are in the
+    study.
+
+    Args:
+        kept: where the state is kept between the trials of a session; empty at its start.
+        options: as Optuna's sampler takes them.
+    """
+
+    def __init__(self, kept: dict[str, Any], **options: Any) -> None:
+        super().__init__(**options)
+        self._kept = kept
+        self._told: list[FrozenTrial] = []
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        self._told = completed_trials
+        return self._kept.get("optimizer")
+
+    def _init_optimizer(self, trans: Any, direction: Any) -> Any:
+        optimizer = super()._init_optimizer(trans, direction)
+        sign = 1.0 if direction.name == "MINIMIZE" else -1.0
+        size = optimizer.population_size
+        while len(solutions := self._get_solution_trials(self._told, optimizer.generation)) >= size:
+            optimizer.tell([(trans.transform(one.params), sign * float(one.value or 0.0)) for one in solutions[:size]])
+        self._kept["optimizer"] = optimizer
+        return optimizer
+
+    def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
+        return {}

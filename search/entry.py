@@ -1,0 +1,115 @@
+"""One trial's line in the ledger, as it is kept in the study."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from galaxy_models.task import Direction
+
+Outcome = Literal["complete", "stopped", "failed"]
+STATES: dict[Outcome, TrialState] = {
+    "complete": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+_OUTCOMES = {state: outcome for outcome, state in STATES.items()}
+EPOCH = "epoch:"
+# Attributes that say whose configuration a trial runs again, to the full length.
+FINALIST_OF, PROMOTED_FROM = "finalist_of", "promoted_from"
+DUPLICATE_OF = "duplicate_of"
+
+
+@dataclass
+class Entry:
+    """One trial.
+
+    Attributes:
+        space: the name of its space.
+        number: the trial's number in its study, from 0.
+        trial_id: its name in the storage.
+        config: `TrainConfig.to_dict()` of it.
+        params: what was suggested, by parameter.
+        best_value: best objective value so far, NaN before the first epoch.
+        best_epoch: the epoch of that value, counted from 1; 0 before the first.
+        epochs: epochs done.
+        seconds: time spent training and validating.
+        outcome: how it ended; None while it runs.
+        reason: why it ended, in words.
+        rerun_of: the trial whose configuration it runs again to the full length, or None.
+    """
+
+    space: str
+    number: int
+    trial_id: int
+    config: dict[str, Any]
+    params: dict[str, Any]
+    best_value: float = math.nan
+    best_epoch: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    outcome: Outcome | None = None
+    reason: str = ""
+    rerun_of: int | None = None
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of the trial if nothing stops it."""
+        return int(self.config["epochs"])
+
+    @property
+    def digest(self) -> str:
+        """The same for trials of a study that would train alike but for their seeds."""
+        return json.dumps([self.params, self.max_epochs], sort_keys=True)
+
+    def note(self, epoch: int, value: float, seconds: float, direction: Direction) -> None:
+        """Take note of an epoch."""
+        self.epochs = epoch
+        self.seconds += seconds
+        if better(value, self.best_value, direction):
+            self.best_value, self.best_epoch = value, epoch
+
+
+def better(value: float, other: float, direction: Direction) -> bool:
+    """Whether one objective value beats another; anything finite beats NaN, and NaN beats nothing."""
+    if not math.isfinite(value):
+        return False
+    return math.isnan(other) or (value < other if direction == "min" else value > other)
+
+
+def epoch_metrics(trial: FrozenTrial) -> dict[int, Mapping[str, float]]:
+    """What a trial recorded of each of its epochs, in their order."""
+    names = (name for name in trial.user_attrs if name.startswith(EPOCH))
+    return {epoch: trial.user_attrs[f"{EPOCH}{epoch}"] for epoch in sorted(int(name[len(EPOCH) :]) for name in names)}
+
+
+def read_entry(space: str, trial: FrozenTrial, *, objective: str, direction: Direction) -> Entry:
+    """Read a trial's line back from its study.
+
+    Args:
+        space: the name of its space.
+        trial: as the study has it.
+        objective: the metric's key, such as `val_nll`.
+        direction: which way is better.
+    """
+    attrs = trial.user_attrs
+    entry = Entry(space, trial.number, trial._trial_id, attrs.get("config", {"epochs": 0}), dict(trial.params))
+    for epoch, metrics in epoch_metrics(trial).items():
+        entry.note(epoch, metrics[objective], metrics["epoch_s"], direction)
+    if DUPLICATE_OF in attrs:
+        for step, value in sorted(trial.intermediate_values.items()):
+            if better(value, entry.best_value, direction):
+                entry.best_value, entry.best_epoch = value, step
+    entry.outcome = _OUTCOMES.get(trial.state)
+    entry.reason = attrs.get("reason", "")
+    entry.rerun_of = attrs.get(FINALIST_OF, attrs.get(PROMOTED_FROM))
+    return entry
+
+
+def live_trial(study: optuna.Study, entry: Entry) -> optuna.Trial:
+    """Optuna's handle on a trial that has not ended."""
+    return optuna.Trial(study, entry.trial_id)

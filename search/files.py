@@ -1,0 +1,51 @@
+"""Where a trial's files lie in the run's folder, and which of them are still wanted.
+
+A running trial has one state, from which it goes on after a kill, and the weights of its best epoch if they may be
+among the best of all. An ended trial has the latter only, and only while it is among the best.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from search.entry import Entry
+
+WEIGHTS, STATES = "weights", "states"
+# `weights_path` or `state_path`, or the hidden file that becomes one.
+_FILE = re.compile(r"(?P<partial>\.?)trial-(?P<number>\d+)(-epoch-(?P<epoch>\d+))?\.(safetensors|pt).*")
+
+
+def weights_path(run_dir: Path, space: str, number: int, epoch: int) -> Path:
+    """Where a trial's weights of an epoch lie. Only those of the best epochs are written."""
+    return run_dir / WEIGHTS / space / f"trial-{number:05d}-epoch-{epoch:04d}.safetensors"
+
+
+def state_path(run_dir: Path, space: str, number: int) -> Path:
+    """Where a running trial's state lies: all that an exact continuation needs, as of its latest epoch."""
+    return run_dir / STATES / space / f"trial-{number:05d}.pt"
+
+
+def sweep(run_dir: Path, space: str, *, live: Mapping[int, Entry], best: Collection[Entry]) -> None:
+    """Delete states and weights that are not wanted any more.
+
+    Args:
+        run_dir: the run's folder.
+        space: the space's name.
+        live: its trials that have not ended, by number.
+        best: its ended trials whose weights are kept.
+    """
+    wanted = {weights_path(run_dir, space, entry.number, entry.best_epoch).name for entry in best}
+    for folder in (run_dir / WEIGHTS / space, run_dir / STATES / space):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in wanted and not _of_running(path.name, live):
+                path.unlink(missing_ok=True)
+
+
+def _of_running(name: str, live: Mapping[int, Entry]) -> bool:
+    """Whether a file belongs to a running trial and may be its newest."""
+    found = _FILE.fullmatch(name)
+    running = live.get(int(found["number"])) if found else None
+    if found is None or running is None:
+        return False
+    # A running trial may have written an epoch that is not reported yet.
+    return bool(found["partial"]) or found["epoch"] is None or int(found["epoch"]) >= running.best_epoch

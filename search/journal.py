@@ -1,0 +1,169 @@
+"""The run's journal: Optuna's own format, written in whole steps, so that a kill leaves no half-told event.
+
+Optuna appends and syncs every single fact. Here all facts of one event (a trial's start with its parameters, an epoch
+with its decision) are appended in one write. Its last line ends with a blank before the line break, which JSON does
+not mind: what follows the last such line is an event that was cut short, and is dropped when the run goes on.
+"""
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+
+from search.errors import RunError
+
+JOURNAL = "study.journal"
+END_OF_EVENT = b" \n"
+# A power cut may take this much of the latest events with it; a killed process takes none.
+SYNC_INTERVAL_S = 1.0
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_REMEDY = "copy the run's folder again, whole"
+
+
+class RunJournal(BaseJournalBackend):
+    """The journal of the one process that may write it, which holds the run's lock.
+
+    Args:
+        path: the file; made if there is none. An event that was cut short is removed from its end.
+        wait: called with the error whenever the disk is full, before each further try; may raise to give up.
+
+    Raises:
+        RunError: the file is no journal of a run.
+    """
+
+    def __init__(self, path: Path, *, wait: Callable[[OSError], None] | None = None) -> None:
+        self._path = path
+        self._wait = wait
+        self._events: list[bytes] = []
+        self._unread: list[bytes] = []
+        self._num_read = 0
+        size = whole_bytes(path) if path.exists() else 0
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.ftruncate(self._file, size)
+        self._size = size
+        self._synced_at = time.monotonic()
+
+    @property
+    def num_bytes(self) -> int:
+        """Length of the file."""
+        return self._size
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Take facts up; they are written by the next `commit`."""
+        lines = [json.dumps(log, separators=(",", ":")).encode() for log in logs]
+        self._events += lines
+        self._unread += lines
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Give facts to the one storage that reads this journal, each once."""
+        if log_number_from == 0 and self._num_read == 0 and self._size:
+            for log in read_journal(self._path):
+                self._num_read += 1
+                yield log
+        unread, self._unread = self._unread, []
+        self._num_read += len(unread)
+        for line in unread:
+            yield json.loads(line)
+
+    def commit(self, *, durable: bool = False) -> None:
+        """Write what was taken up since the last time, as one event.
+
+        Args:
+            durable: bring it to the disk now, as what is told next (a deleted checkpoint) relies on it.
+
+        Raises:
+            OSError: the disk takes no more, and `wait` gave none or gave up by raising.
+        """
+        if self._events:
+            self._write(b"\n".join(self._events) + END_OF_EVENT)
+            self._events = []
+        if durable or time.monotonic() - self._synced_at > SYNC_INTERVAL_S:
+            os.fsync(self._file)
+            self._synced_at = time.monotonic()
+
+    def _write(self, data: bytes) -> None:
+        while True:
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(self._file, view) :]
+            except OSError as error:
+                os.ftruncate(self._file, self._size)
+                if error.errno not in FULL_DISK or self._wait is None:
+                    error.filename = error.filename or str(self._path)
+                    raise
+                self._wait(error)
+            else:
+                self._size += len(data)
+                return
+
+    def close(self) -> None:
+        """Bring everything to the disk and let go of the file."""
+        self.commit(durable=True)
+        os.close(self._file)
+
+
+class _NoLock(BaseJournalFileLock):
+    """A reader takes no lock: it would need to write, and would stop the search for as long as it reads."""
+
+    def acquire(self) -> bool:
+        raise AssertionError("a reader wrote to the journal")
+
+    def release(self) -> None:
+        """Nothing was acquired."""
+
+
+def reading_backend(path: Path) -> BaseJournalBackend:
+    """A backend for reading a journal that another process may be writing.
+
+    Raises:
+        RunError: there is none.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no such file, expected the journal of a run: {_REMEDY}")
+    return JournalFileBackend(str(path), lock_obj=_NoLock())
+
+
+def whole_bytes(path: Path) -> int:
+    """Length of a journal up to the end of its last whole event.
+
+    Raises:
+        RunError: it has no whole event.
+    """
+    size = path.stat().st_size
+    block, tail = 2**20, b""
+    with path.open("rb") as file:
+        start = size
+        while start > 0:
+            start = max(0, start - block)
+            file.seek(start)
+            tail = file.read(block)[: size - start] + tail[: len(END_OF_EVENT)]
+            found = tail.rfind(END_OF_EVENT)
+            if found >= 0:
+                return start + found + len(END_OF_EVENT)
+    if size == 0:
+        return 0
+    raise RunError(f"{path}: not one whole event in {size:,} bytes, expected a run's journal: {_REMEDY}")
+
+
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """Read a journal's facts.
+
+    Raises:
+        RunError: a line that is no JSON object.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                log = json.loads(line)
+            except ValueError:
+                log = None
+            if not isinstance(log, dict):
+                raise RunError(f"{path}: line {number} is damaged, expected a JSON object: {_REMEDY}")
+            yield log

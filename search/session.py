@@ -1,0 +1,133 @@
+"""One call of the command line that works on a run: what it may go on with, and what it leaves in the record."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from search.errors import RunError
+from search.journal import JOURNAL
+from search.options import SearchOptions
+from search.preflight import Plan
+from search.run_dir import SCHEMA_VERSION, describe_search, differences, keep_spaces, load_record, save_record
+from search.rungs import rung_epochs
+
+if TYPE_CHECKING:
+    from search.experiment import Job
+
+
+class Session:
+    """The run's record, while this call works on it.
+
+    Args:
+        run_dir: the run's folder, whose lock is held.
+        record: what it holds.
+    """
+
+    def __init__(self, run_dir: Path, record: dict[str, Any]) -> None:
+        self._run_dir = run_dir
+        self._record = record
+        self._before_s = sum(one["elapsed_s"] or 0.0 for one in record["sessions"][:-1])
+
+    @classmethod
+    def begin(cls, run_dir: Path, options: SearchOptions, plan: Plan) -> "Session":
+        """Begin a run, or go on with one that is as it was left.
+
+        Raises:
+            RunError: a space, the data or the code has changed and that is not accepted, or the folder is half-copied.
+        """
+        now = describe_search(plan)
+        sessions, fresh = [], options.resume is None
+        if not fresh:
+            record = load_record(run_dir)
+            sessions = record["sessions"]
+            check_whole(run_dir, sessions)
+            found = differences(run_dir, record, now, plan)
+            if found and not options.accept_changes:
+                raise RunError(
+                    f"{run_dir}: not as it was left, expected the same space files, data and code; "
+                    "--accept-changes goes on all the same:\n" + "\n".join(f"  {line}" for line in found)
+                )
+            if found:
+                Console().print("going on with changes:\n" + "\n".join(f"  {line}" for line in found), markup=False)
+        sessions.append(
+            {"command": options.command, "started": _now(), "ended": "", "elapsed_s": None, "reason": "",
+             "exit_code": None, "accepted_changes": [] if fresh else found, "journal_bytes": None}
+        )  # fmt: skip
+        record = {"schema_version": SCHEMA_VERSION, "name": run_dir.resolve().name, **now, "sessions": sessions}
+        record |= {"command": sessions[0]["command"], "options": options.to_json(), "notes": []}
+        keep_spaces(run_dir, plan)
+        session = cls(run_dir, record)
+        session._save()
+        return session
+
+    def describe(self, job: "Job", *, baseline_rmse: float | None) -> None:
+        """Add what the report needs to know of the search.
+
+        Args:
+            job: the search.
+            baseline_rmse: see `RunInfo`.
+        """
+        options, plan = job.options, job.plan
+        self._record |= {
+            "data": str(plan.data),
+            "objective": plan.metric,
+            "direction": plan.direction,
+            "max_epochs": options.max_epochs,
+            "rungs": list(rung_epochs(options.max_epochs)) if options.scheduler in ("asha", "hyperband") else [],
+            "num_trials": options.num_trials,
+            "time_budget_s": options.time_budget_s,
+            "seed": options.seed,
+            "threads": job.places.cpus_per_trial,
+            "gpus_per_trial": job.places.gpus_per_trial,
+            "weights_dir": str(options.weights_dir) if options.weights_dir else None,
+            "sampler": options.sampler,
+            "scheduler": options.scheduler,
+            "share": options.share,
+            "precision": options.precision,
+            "price_per_hour": options.price_per_hour,
+            "baseline_rmse": baseline_rmse,
+        }
+        self._save()
+
+    def end(self, *, elapsed_s: float, reason: str, exit_code: int, notes: Sequence[str]) -> None:
+        """Take down how the session ended.
+
+        Args:
+            elapsed_s: seconds the search took, earlier sessions included.
+            reason: why it ended early; empty if it did not.
+            exit_code: of the process.
+            notes: what a reader of the report has to know, a sentence each.
+        """
+        size = (self._run_dir / JOURNAL).stat().st_size
+        self._record["sessions"][-1] |= {
+            "ended": _now(), "elapsed_s": max(0.0, elapsed_s - self._before_s), "reason": reason,
+            "exit_code": exit_code, "journal_bytes": size,
+        }  # fmt: skip
+        self._record["notes"] = list(notes)
+        self._save()
+
+    def _save(self) -> None:
+        save_record(self._run_dir, self._record)
+
+
+def check_whole(run_dir: Path, sessions: Sequence[dict[str, Any]]) -> None:
+    """Check that a run's journal is all there.
+
+    Raises:
+        RunError: it is missing, or shorter than it was at the end of a session.
+    """
+    path = run_dir / JOURNAL
+    if not path.is_file():
+        raise RunError(f"{run_dir}: no {JOURNAL} in it, expected that of the run: copy the run's folder again, whole")
+    known = max((one.get("journal_bytes") or 0 for one in sessions), default=0)
+    if path.stat().st_size < known:
+        raise RunError(
+            f"{path}: {path.stat().st_size:,} bytes, expected at least {known:,}: copy the run's folder again, whole"
+        )
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
