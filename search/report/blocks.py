@@ -1,10 +1,12 @@
 """The page as data, so that HTML and Markdown say the same: sections of paragraphs, tables, figures and code."""
 
+import base64
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,12 @@ class Table:
     Attributes:
         caption: what the table shows.
         columns: headings; the first is that of the groups.
-        groups: each group's header and its rows, which hold a cell for every other column.
+        groups: each group's header and its rows, which hold a cell for every other column. After a line break, a cell
+            may have a second line, such as an interval.
         text_columns: how many columns after the first hold words; the rest hold numbers.
-        strong_last: the last row of each group is what counts.
+        strong: the row of each group, from 0, that counts, and by which groups are sorted; None = all alike.
         note: how to read it.
+        folded: only some readers want it.
     """
 
     kind: ClassVar[str] = "table"
@@ -33,8 +37,14 @@ class Table:
     columns: tuple[str, ...]
     groups: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
     text_columns: int = 0
-    strong_last: bool = False
+    strong: int | None = None
     note: str = ""
+    folded: bool = False
+
+    @property
+    def sortable(self) -> bool:
+        """Whether there is something to sort."""
+        return len(self.groups) > 1 and all(self.columns)
 
 
 @dataclass(frozen=True)
@@ -46,20 +56,55 @@ class Figure:
         title: what it shows, with units.
         svg: the drawing, which takes its colours from the page.
         text: the same in words, for who cannot see it.
+        png: the drawing in the colours of paper, for where SVG cannot be shown.
+        wide: it needs the width of the page.
     """
 
     key: str
     title: str
     svg: str
     text: str
+    png: bytes = b""
+    wide: bool = False
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Pictures to be read side by side."""
+    """Pictures to be read side by side; with a `summary` they are folded under it."""
 
     kind: ClassVar[str] = "figures"
     items: tuple[Figure, ...]
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A galaxy.
+
+    Attributes:
+        key: name of its file, without ending.
+        png: the image.
+        text: which galaxy it is, and what was answered.
+    """
+
+    key: str
+    png: bytes
+    text: str
+
+    @property
+    def uri(self) -> str:
+        """The image inside the page."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Galaxies in rows, each with its heading."""
+
+    kind: ClassVar[str] = "gallery"
+    caption: str
+    rows: tuple[tuple[str, tuple[Thumbnail, ...]], ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +117,7 @@ class Code:
     folded: bool = False
 
 
-Block = Paragraph | Table | Figures | Code
+Block = Paragraph | Table | Figures | Gallery | Code
 
 
 @dataclass(frozen=True)
@@ -111,6 +156,30 @@ def decimal(value: float, digits: int = 3) -> str:
 def percent(value: float) -> str:
     """A fraction as a percentage with one digit after the point."""
     return f"{100 * value:.1f} %" if math.isfinite(value) else DASH
+
+
+def interval(low: float, high: float, digits: int = 3) -> str:
+    """An interval of positive numbers; empty if it is unknown."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{low:.{digits}f}{DASH}{high:.{digits}f}" if known else ""
+
+
+def percent_interval(low: float, high: float) -> str:
+    """An interval of fractions as percentages; empty if it is unknown."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{100 * low:.1f} to {100 * high:.1f} %" if known else ""
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign."""
+    return f"{value:+.{digits}f}".replace("-", MINUS) if math.isfinite(value) else DASH
+
+
+def p_value(value: float) -> str:
+    """A p-value, as exactly as it is worth."""
+    if not math.isfinite(value):
+        return DASH
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def whole(value: float) -> str:

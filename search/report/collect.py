@@ -5,69 +5,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from galaxy_models.task import Direction, Task
+from search.report.run_info import RunInfo
 
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
+__all__ = ["FinalEvaluation", "RunInfo", "Trials", "collect"]
+
 EPOCH_PREFIX = "epoch:"
 PARAM_PREFIX = "param_"
 # The splits of a final evaluation, each with its name in a survey's manifest.
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunInfo:
-    """What was asked of a search, and of which survey.
-
-    Attributes:
-        name: the run's name.
-        survey: the survey's name.
-        simulated: the galaxies were drawn, not observed.
-        survey_digest: identity of the survey, from its manifest.
-        task: what the survey asks of a network.
-        split_sizes: galaxies in each of `train`, `val` and `test`.
-        class_counts: galaxies of each class, in the task's order, in each split; empty for votes.
-        objective: the validation metric that was optimised.
-        direction: which way of it is better.
-        max_epochs: epochs of a trial that is not stopped.
-        rungs: epochs after which trials were compared, ascending.
-        num_trials: trials asked for, for each space; None = no limit.
-        time_budget_s: seconds the search was given; None = no limit.
-        seed: of the search.
-        command: the command line that started it.
-        versions: version of each package that matters, by name.
-        elapsed_s: seconds the search took.
-        data: the folder of shards as the user typed it.
-        baseline_rmse: test RMSE of answering the training galaxies' mean vote fractions; None for classes.
-        threads: processors that each trial computed with; None = unknown. Other numbers of them round otherwise.
-        weights_dir: the folder of initial weights as the user typed it; None without one.
-        notes: what else a reader has to know, a sentence each.
-    """
-
-    name: str
-    survey: str
-    simulated: bool
-    survey_digest: str
-    task: Task
-    split_sizes: dict[str, int]
-    class_counts: dict[str, tuple[int, ...]]
-    objective: str
-    direction: Direction
-    max_epochs: int
-    rungs: tuple[int, ...]
-    num_trials: int | None
-    time_budget_s: float | None
-    seed: int
-    command: str
-    versions: dict[str, str]
-    elapsed_s: float
-    data: str
-    baseline_rmse: float | None = None
-    threads: int | None = None
-    weights_dir: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +55,12 @@ class Trials:
 
     Attributes:
         backbones: display names, in the order of the studies.
-        table: a row a trial: backbone, trial, state, value, best_epoch, epochs, seconds, named, reason, param_*.
+        table: a row a trial: backbone, trial, state, value, best_epoch, epochs, seconds, named, reason, duplicate_of,
+            promoted_from, param_*.
         curves: a row a trial and epoch: backbone, trial, epoch, value (the objective), every metric, seconds.
         configs: configuration of each (backbone, trial) that recorded one.
         params: what the sampler chose for each (backbone, trial).
+        spaces: for each backbone, every parameter that was asked for and what it may be.
     """
 
     backbones: tuple[str, ...]
@@ -117,6 +68,7 @@ class Trials:
     curves: "pd.DataFrame"
     configs: dict[tuple[str, int], dict[str, Any]]
     params: dict[tuple[str, int], dict[str, Any]]
+    spaces: "dict[str, dict[str, optuna.distributions.BaseDistribution]]"
 
     def row(self, backbone: str, number: int) -> dict[str, Any] | None:
         """One trial's row of the table; None if there is no such trial."""
@@ -139,11 +91,11 @@ def collect(studies: "Sequence[optuna.Study]") -> Trials:
     curves: list[dict[str, Any]] = []
     configs: dict[tuple[str, int], dict[str, Any]] = {}
     params: dict[tuple[str, int], dict[str, Any]] = {}
-    backbones: dict[str, None] = {}
+    spaces: dict[str, dict[str, Any]] = {}
     kinds: dict[str, set[type]] = {}
     for study in studies:
         backbone = str(study.user_attrs.get("backbone", study.study_name))
-        backbones[backbone] = None
+        space = spaces.setdefault(backbone, {})
         sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
         for trial in study.get_trials(deepcopy=False):
             if trial.state == optuna.trial.TrialState.WAITING:
@@ -155,9 +107,10 @@ def collect(studies: "Sequence[optuna.Study]") -> Trials:
             if isinstance(trial.user_attrs.get("config"), dict):
                 configs[backbone, trial.number] = trial.user_attrs["config"]
             for name, distribution in trial.distributions.items():
+                space[name] = distribution
                 kinds.setdefault(name, set()).update(_value_types(distribution))
     table = _trial_table(rows, [params[row["backbone"], row["trial"]] for row in rows], kinds)
-    return Trials(tuple(backbones), table, _curve_table(curves), configs, params)
+    return Trials(tuple(spaces), table, _curve_table(curves), configs, params, spaces)
 
 
 def _number(value: object) -> float:
@@ -199,6 +152,8 @@ def _trial_row(trial: "optuna.trial.FrozenTrial", epochs: list[dict[str, Any]], 
         "seconds": _number(attributes.get("seconds", sum(timed) if timed else math.nan)),
         "named": bool(attributes.get("named", False)),
         "reason": _encodable(str(attributes.get("reason", ""))),
+        "duplicate_of": attributes.get("duplicate_of"),
+        "promoted_from": attributes.get("promoted_from", attributes.get("finalist_of")),
     }
 
 
@@ -216,7 +171,8 @@ def _trial_table(
 
     types = {
         "backbone": "string", "trial": "int64", "state": "string", "value": "float64", "best_epoch": "Int64",
-        "epochs": "int64", "seconds": "float64", "named": "bool", "reason": "string",
+        "epochs": "int64", "seconds": "float64", "named": "bool", "reason": "string", "duplicate_of": "Int64",
+        "promoted_from": "Int64",
     }  # fmt: skip
     columns = {name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in types.items()}
     for name in sorted(kinds):

@@ -2,8 +2,10 @@
 
 import re
 
-from search.report.blocks import Block, Code, Figures, Page, Paragraph, Table
+from search.report.blocks import Block, Code, Figures, Gallery, Page, Paragraph, Table
 
+# Folder of the pictures, beside the page.
+PICTURES = "figures"
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
@@ -18,7 +20,7 @@ def escape(text: str) -> str:
 
 
 def render_markdown(page: Page) -> str:
-    """The whole page; its pictures are files beside it."""
+    """The whole page; its pictures are files in a folder beside it."""
     parts = [f"# {escape(page.title)}", escape(page.subtitle), escape(" ".join(page.answer))]
     if page.cautions:
         parts += ["**Read with care**", _bullets(page.cautions)]
@@ -35,10 +37,11 @@ def _block(block: Block) -> str:
         case Table():
             return _table(block)
         case Figures():
-            pictures = [f"![{escape(item.text)}]({item.key}.svg)" for item in block.items]
             return "\n\n".join(
-                f"**{escape(item.title)}**\n\n{one}" for item, one in zip(block.items, pictures, strict=True)
+                f"**{escape(item.title)}**\n\n![{escape(item.text)}]({PICTURES}/{item.key}.png)" for item in block.items
             )
+        case Gallery():
+            return _gallery(block)
         case Code():
             return f"{escape(block.caption)}:\n\n{_fenced(block.text)}"
 
@@ -47,19 +50,31 @@ def _bullets(items: tuple[str, ...]) -> str:
     return "\n".join(f"- {escape(item)}" for item in items)
 
 
+def _cell(text: str) -> str:
+    return "<br>".join(escape(line) for line in text.split("\n"))
+
+
 def _table(table: Table) -> str:
     num_words = 1 + table.text_columns
     rule = [":---" if index < num_words else "---:" for index in range(len(table.columns))]
     lines = [[escape(name) for name in table.columns], rule]
     for header, rows in table.groups:
         for index, row in enumerate(rows):
-            cells = [escape(cell) for cell in row]
-            if table.strong_last and index == len(rows) - 1:
+            cells = [_cell(cell) for cell in row]
+            if index == table.strong:
                 cells = [f"**{cell}**" if cell else cell for cell in cells]
             lines.append([escape(header) if index == 0 else "", *cells])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     note = f"\n\n{escape(table.note)}" if table.note else ""
     return f"**{escape(table.caption)}**\n\n{text}{note}"
+
+
+def _gallery(gallery: Gallery) -> str:
+    parts = [f"**{escape(gallery.caption)}**"]
+    for heading, items in gallery.rows:
+        pictures = " ".join(f"![{escape(item.text)}]({PICTURES}/{item.key}.png)" for item in items)
+        parts.append(f"{escape(heading)}: {pictures}" if items else escape(heading))
+    return "\n\n".join([*parts, escape(gallery.note)] if gallery.note else parts)
 
 
 def _fenced(text: str) -> str:

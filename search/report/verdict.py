@@ -3,118 +3,169 @@
 import math
 
 from search.report.blocks import counted, duration, listed, percent
-from search.report.collect import FinalEvaluation, RunInfo, Trials
+from search.report.evidence.pairs import Pair
+from search.report.evidence.standing import Standing
+from search.report.findings import Findings
+from search.report.former import majority_class, ranked
+from search.report.tables.scores import share_words
+
+__all__ = ["answer", "cautions", "majority_class", "ranked"]
 
 # Optuna's TPE draws its first 10 trials at random: below 20, chance chose at least half of them.
 FEW_TRIALS = 20
 # With fewer galaxies in a split, a single one moves its accuracy by more than two per cent.
 FEW_GALAXIES = 50
-# A lead of fewer standard errors than this is not called one.
-CLEAR_LEAD = 2.0
 
 
-def standard_error(share: float, num_galaxies: int) -> float:
-    """Binomial standard error sqrt(p (1 - p) / N) of a share p of N galaxies; NaN for none.
-
-    Where all or none of the galaxies are right the formula would claim certainty: p is then taken one galaxy of N + 2
-    away, as in Laplace's rule of succession.
-    """
-    if not num_galaxies or not 0 <= share <= 1:
-        return math.nan
-    if share in (0, 1):
-        share = 1 / (num_galaxies + 2)
-    return math.sqrt(share * (1 - share) / num_galaxies)
-
-
-def lead(first: float, second: float, num_galaxies: int) -> float:
-    """By how many standard errors one accuracy exceeds another, each measured on `num_galaxies`.
-
-    The two are taken as independent, though they share their galaxies: where networks err alike, this
-    understates the lead.
-    """
-    error = math.hypot(standard_error(first, num_galaxies), standard_error(second, num_galaxies))
-    return (first - second) / error
-
-
-def majority_class(info: RunInfo) -> tuple[str, float] | None:
-    """The most frequent class among the training galaxies, and its share of the test galaxies."""
-    train, test = info.class_counts.get("train", ()), info.class_counts.get("test", ())
-    if not sum(train) or not sum(test):
-        return None
-    top = max(range(len(train)), key=lambda index: train[index])
-    return info.task.names[top], test[top] / sum(test)
-
-
-def ranked(finals: dict[str, FinalEvaluation], info: RunInfo) -> list[FinalEvaluation]:
-    """Final evaluations, best validation objective first; those without one last.
-
-    Validation ranks, never test: the test split is there to judge the choice, not to make it.
-    """
-    sign = -1.0 if info.direction == "max" else 1.0
-
-    def key(final: FinalEvaluation) -> tuple[bool, float]:
-        value = final.metric("validation", info.objective)
-        return (not math.isfinite(value), sign * value if math.isfinite(value) else 0.0)
-
-    return sorted(finals.values(), key=key)
-
-
-def answer(trials: Trials, finals: dict[str, FinalEvaluation], info: RunInfo) -> tuple[str, ...]:
+def answer(findings: Findings) -> tuple[str, ...]:
     """The search in one to three sentences: which backbone, how good beside the baseline, from how much work."""
-    order = ranked(finals, info)
-    if not order:
-        return (_no_evaluation(trials), _effort(trials, info))
-    if info.task.kind == "votes":
-        baseline_words = (
-            ()
-            if info.baseline_rmse is None
-            else (f"Always answering the mean of the training galaxies would give {info.baseline_rmse:.4f}.",)
-        )
-        return (_votes(order), *baseline_words, _effort(trials, info))
-    tested = [final for final in order if math.isfinite(final.metric("test", "accuracy"))]
+    effort = _effort(findings)
+    if not findings.standings:
+        return (_no_evaluation(findings), effort)
+    score = "rmse" if findings.info.task.kind == "votes" else "accuracy"
+    tested = [one for one in findings.standings.values() if math.isfinite(one.value("test", score))]
     if not tested:
-        return ("No backbone has a finite accuracy on the test split.", _effort(trials, info))
-    sentences = [_classes(tested, info.split_sizes.get("test", 0))]
-    baseline = majority_class(info)
-    if baseline is not None:
-        sentences.append(f"Always answering the most frequent class, {baseline[0]}, would give {percent(baseline[1])}.")
-    return (*sentences, _effort(trials, info))
+        return (f"No backbone has a finite {_word(findings)} on the test split.", effort)
+    return (_which(findings, tested), *_baseline(findings), effort)
 
 
-def _classes(tested: list[FinalEvaluation], num_test: int) -> str:
+def _which(findings: Findings, tested: list[Standing]) -> str:
+    """Who leads on validation, and whether test galaxies bear it out."""
     leader, others = tested[0], tested[1:]
-    accuracy = leader.metric("test", "accuracy")
-    error = f"{percent(accuracy)} (standard error {percent(standard_error(accuracy, num_test))})"
-    galaxies = f"{num_test:,} test galaxies"
+    galaxies = f"{findings.info.split_sizes.get('test', 0):,} test galaxies"
+    good = _how_good(findings, leader)
     if not others:
-        return f"{leader.backbone} classifies {error} of the {galaxies} correctly."
-    leads = {final.backbone: lead(accuracy, final.metric("test", "accuracy"), num_test) for final in others}
-    scores = {final.backbone: percent(final.metric("test", "accuracy")) for final in tested}
-    ahead = [name for name, by in leads.items() if by <= -CLEAR_LEAD]
+        return f"{leader.backbone} {_does(findings)} {good} {_of(findings, galaxies)}."
+    unpaired = [one.backbone for one in others if _pair(findings, leader, one) is None]
+    differing = [pair for one in others if (pair := _pair(findings, leader, one)) is not None and pair.differs]
+    ahead = [pair.second for pair in differing if pair.better != leader.backbone]
+    ties = [one for one in others if one.backbone not in unpaired and not _differs(findings, leader, one)]
     if ahead:
-        better = listed(tuple(f"{name} ({scores[name]})" for name in ahead))
+        better = listed(tuple(f"{name} ({_short(findings, name)})" for name in ahead))
         return (
-            f"No backbone can be named the best: {leader.backbone} leads on the validation split and classifies "
-            f"{error} of the {galaxies} correctly, but on those {better} did better."
+            f"No backbone can be named the best: {leader.backbone} leads on the validation split and {_does(findings)} "
+            f"{good} {_of(findings, galaxies)}, but on those {better} did better, beyond chance."
         )
-    close = [name for name, by in leads.items() if not by >= CLEAR_LEAD]  # NaN, without test galaxies, is no lead
-    if close:
-        names = listed(tuple(f"{name} ({scores[name]})" for name in (leader.backbone, *close)))
+    if unpaired:
+        rest = listed(tuple(f"{name} ({_short(findings, name)})" for name in unpaired))
         return (
-            f"{names} cannot be told apart by accuracy on {galaxies}: their differences are within "
-            f"{CLEAR_LEAD:g} standard errors ({leader.backbone} leads on the validation split)."
+            f"{leader.backbone} leads on the validation split and {_does(findings)} {good} {_of(findings, galaxies)}; "
+            f"whether it beats {rest} beyond chance cannot be said, since answers for single galaxies are missing."
         )
-    runner_up = min(leads, key=lambda name: leads[name])
-    by = leads[runner_up]
-    margin = f" by {by:.1f} standard errors" if math.isfinite(by) else ""
+    if ties:
+        names = listed(tuple(f"{one.backbone} ({_short(findings, one.backbone)})" for one in (leader, *ties)))
+        worse = [pair.second for pair in differing]
+        behind = f"; {listed(tuple(worse))} {'does' if len(worse) == 1 else 'do'} worse" if worse else ""
+        return (
+            f"{names} tie: on {galaxies} their {_word(findings)} does not differ beyond chance{behind} "
+            f"({leader.backbone} leads on the validation split)."
+        )
+    first = min(differing, key=lambda pair: pair.difference)
     return (
-        f"{leader.backbone} does best: it classifies {error} of the {galaxies} correctly, "
-        f"ahead of {runner_up} ({scores[runner_up]}){margin}."
+        f"{leader.backbone} does best: it {_does(findings)} {good} {_of(findings, galaxies)}, ahead of "
+        f"{'all others, the next being ' if len(others) > 1 else ''}{first.second} ({_short(findings, first.second)}), "
+        "beyond chance."
     )
 
 
-def _small_splits(info: RunInfo) -> list[str]:
+def _pair(findings: Findings, first: Standing, second: Standing) -> Pair | None:
+    wanted = {first.backbone, second.backbone}
+    return next((pair for pair in findings.pairs if {pair.first, pair.second} == wanted), None)
+
+
+def _differs(findings: Findings, first: Standing, second: Standing) -> bool:
+    pair = _pair(findings, first, second)
+    return pair is not None and pair.differs
+
+
+def _votes(findings: Findings) -> bool:
+    return findings.info.task.kind == "votes"
+
+
+def _word(findings: Findings) -> str:
+    return "RMSE" if _votes(findings) else "accuracy"
+
+
+def _does(findings: Findings) -> str:
+    return "predicts vote fractions with" if _votes(findings) else "classifies"
+
+
+def _of(findings: Findings, galaxies: str) -> str:
+    return f"on {galaxies}" if _votes(findings) else f"of the {galaxies} correctly"
+
+
+def _how_good(findings: Findings, standing: Standing) -> str:
+    """The score with its interval, such as `85.0 % (95 % interval 81.2 to 88.3 %)`."""
+    found = standing.estimate("test", "rmse" if _votes(findings) else "accuracy")
+    known = math.isfinite(found.low) and math.isfinite(found.high)
+    if _votes(findings):
+        bounds = f" (95 % interval {found.low:.4f} to {found.high:.4f})" if known else ""
+        return f"an RMSE of {found.value:.4f}{bounds}"
+    return share_words(found.value, found.low, found.high).replace("(", "(95 % interval ")
+
+
+def _short(findings: Findings, name: str) -> str:
+    standing = findings.standings[name]
+    return f"{standing.value('test', 'rmse'):.4f}" if _votes(findings) else percent(standing.value("test", "accuracy"))
+
+
+def _baseline(findings: Findings) -> tuple[str, ...]:
+    if findings.info.baseline_rmse is not None:
+        rmse = f"{findings.info.baseline_rmse:.4f}"
+        return (f"Always answering the mean of the training galaxies would give {rmse}.",)
+    if findings.majority is None:
+        return ()
+    name, share = findings.majority
+    return (f"Always answering the most frequent class, {name}, would give {percent(share)}.",)
+
+
+def _no_evaluation(findings: Findings) -> str:
+    table = findings.trials.table
+    if table.empty:
+        return "No trial was run, so there is nothing to compare."
+    if not table["value"].notna().any():
+        return "No trial got as far as a validation value, so there is nothing to compare."
+    return "No backbone has been evaluated on the test split yet, so there is nothing to compare."
+
+
+def _effort(findings: Findings) -> str:
+    trials, info = findings.trials, findings.info
+    num_trials, num_epochs = len(trials.table), int(trials.table["epochs"].sum())
+    sky = "the simulated survey" if info.simulated else "the survey"
+    lasted = f" in {duration(info.elapsed_s)}" if math.isfinite(info.elapsed_s) else ""
+    return (
+        f"The search ran {counted(num_trials, 'trial')} ({counted(num_epochs, 'epoch')}) over "
+        f"{counted(len(trials.backbones), 'backbone')}{lasted} on {sky} {info.survey}, "
+        f"{sum(info.split_sizes.values()):,} galaxies."
+    )
+
+
+def cautions(findings: Findings) -> tuple[str, ...]:
+    """What weakens the answer, a sentence or two each."""
     found = []
+    if findings.info.simulated:
+        found.append("The sky is simulated: these numbers rank networks on drawn galaxies and say little of real ones.")
+    found += _unfinished(findings)
+    found += _too_few(findings)
+    found += _small_splits(findings)
+    missing = [name for name in findings.trials.backbones if name not in findings.standings]
+    if missing:
+        found.append(f"No final evaluation of {listed(tuple(missing))}: the tables show a dash there.")
+    found += _seeds(findings)
+    found += _near_baseline(findings)
+    return (*found, *findings.evidence.problems, *findings.info.notes)
+
+
+def _unfinished(findings: Findings) -> list[str]:
+    running = int((findings.trials.table["state"] == "RUNNING").sum())
+    if not running:
+        return []
+    verb = "had" if running > 1 else "has"
+    return [f"This search is not finished: {counted(running, 'trial')} {verb} not ended when this page was written."]
+
+
+def _small_splits(findings: Findings) -> list[str]:
+    info, found = findings.info, []
     for split, use in (("val", "chose the trials"), ("test", "gave the final scores")):
         num_galaxies, counts = info.split_sizes.get(split, 0), info.class_counts.get(split, ())
         if 0 < num_galaxies < FEW_GALAXIES:
@@ -125,56 +176,10 @@ def _small_splits(info: RunInfo) -> list[str]:
     return found
 
 
-def _votes(order: list[FinalEvaluation]) -> str:
-    scores = [f"{final.backbone} {final.metric('test', 'rmse'):.4f}" for final in order]
-    if len(order) == 1:
-        return f"{order[0].backbone} predicts the vote fractions with a test RMSE of {scores[0].rsplit(' ', 1)[1]}."
-    return (
-        f"{order[0].backbone} leads on the validation split; test RMSE of the vote fractions: {listed(tuple(scores))}. "
-        "RMSE has no error estimate here, so no winner is called."
-    )
-
-
-def _no_evaluation(trials: Trials) -> str:
-    if trials.table.empty:
-        return "No trial was run, so there is nothing to compare."
-    if not trials.table["value"].notna().any():
-        return "No trial got as far as a validation value, so there is nothing to compare."
-    return "No backbone has been evaluated on the test split, so there is nothing to compare."
-
-
-def _effort(trials: Trials, info: RunInfo) -> str:
-    num_trials, num_epochs = len(trials.table), int(trials.table["epochs"].sum())
-    sky = "the simulated survey" if info.simulated else "the survey"
-    return (
-        f"The search ran {counted(num_trials, 'trial')} ({counted(num_epochs, 'epoch')}) over "
-        f"{counted(len(trials.backbones), 'backbone')} in {duration(info.elapsed_s)} on {sky} {info.survey}, "
-        f"{sum(info.split_sizes.values()):,} galaxies."
-    )
-
-
-def cautions(trials: Trials, finals: dict[str, FinalEvaluation], info: RunInfo) -> tuple[str, ...]:
-    """What weakens the answer, a sentence or two each."""
-    found = []
-    if info.simulated:
-        found.append("The sky is simulated: these numbers rank networks on drawn galaxies and say little of real ones.")
-    found += _too_few(trials)
-    found += _small_splits(info)
-    missing = [name for name in trials.backbones if name not in finals]
-    if missing:
-        found.append(f"No final evaluation of {listed(tuple(missing))}: the tables show a dash there.")
-    if finals:
-        found.append("Each backbone was trained with a single seed, and another seed alone can move its score.")
-        if info.task.kind == "classes":
-            clear = f"Differences below about {CLEAR_LEAD:g} standard errors of the test split are not called a win."
-            found[-1] += f" {clear}"
-        found += _near_baseline(finals, info)
-    return (*found, *info.notes)
-
-
-def _too_few(trials: Trials) -> list[str]:
-    ended = trials.table[trials.table["state"].isin(["COMPLETE", "PRUNED"])]["backbone"].value_counts()
-    few = [f"{name} ({ended.get(name, 0)})" for name in trials.backbones if ended.get(name, 0) < FEW_TRIALS]
+def _too_few(findings: Findings) -> list[str]:
+    table = findings.trials.table
+    ended = table[table["state"].isin(["COMPLETE", "PRUNED"])]["backbone"].value_counts()
+    few = [f"{name} ({ended.get(name, 0)})" for name in findings.trials.backbones if ended.get(name, 0) < FEW_TRIALS]
     if not few:
         return []
     return [
@@ -183,16 +188,23 @@ def _too_few(trials: Trials) -> list[str]:
     ]
 
 
-def _near_baseline(finals: dict[str, FinalEvaluation], info: RunInfo) -> list[str]:
-    baseline, num_test = majority_class(info), info.split_sizes.get("test", 0)
-    if baseline is None:
+def _seeds(findings: Findings) -> list[str]:
+    single = tuple(name for name, one in findings.standings.items() if len(one.runs) == 1)
+    if not single:
         return []
-    scores = {name: final.metric("test", "accuracy") for name, final in finals.items()}
+    names = "Each backbone" if len(single) == len(findings.standings) else listed(single)
+    verb = "were" if len(single) > 1 and names == listed(single) else "was"
+    return [f"{names} {verb} trained again with a single seed, and another seed alone can move its score."]
+
+
+def _near_baseline(findings: Findings) -> list[str]:
+    if findings.majority is None:
+        return []
+    name, share = findings.majority
     near = [
-        name
-        for name, score in scores.items()
-        if score - baseline[1] < CLEAR_LEAD * standard_error(score, num_test) or score <= baseline[1]
+        backbone
+        for backbone, standing in findings.standings.items()
+        for found in [standing.estimate("test", "accuracy")]
+        if found.value <= share or found.low <= share
     ]
-    if not near:
-        return []
-    return [f"Not clearly better than always answering {baseline[0]}: {listed(tuple(near))}."]
+    return [f"Not clearly better than always answering {name}: {listed(tuple(near))}."] if near else []

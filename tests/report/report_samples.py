@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -11,7 +12,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from galaxy_models.task import Task
-from search.report import FinalEvaluation, RunInfo
+from search.journal import JOURNAL, RunJournal
+from search.report.collect import collect
+from search.report.findings import Findings
+from search.report.run_info import RunInfo
+from search.report.source import found_in
 
 CLASSES = ("round", "spiral_cw", "edge_on")
 SPACE = {
@@ -31,6 +36,20 @@ def make_study(backbone: str | None, trials: list[FrozenTrial], *, direction: st
         warnings.simplefilter("ignore", UserWarning)
         study.add_trials(trials)
     return study
+
+
+def write_journal(run_dir: Path, *studies: optuna.Study) -> Path:
+    """Write studies into a run's journal, as a search leaves them."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    journal = RunJournal(run_dir / JOURNAL)
+    storage = optuna.storages.JournalStorage(journal)
+    for study in studies:
+        name = str(study.user_attrs["backbone"])
+        copy = optuna.create_study(storage=storage, study_name=name, direction=study.direction)
+        copy.set_user_attr("backbone", name)
+        copy.add_trials(study.get_trials(deepcopy=False))
+    journal.close()
+    return run_dir
 
 
 def make_trial(
@@ -75,24 +94,9 @@ def make_info(**changes: Any) -> RunInfo:
     return RunInfo(**{**values, **changes})
 
 
-def make_final(
-    backbone: str, *, accuracy: float = 0.8, nll: float = 0.5, trial: int = 0, **changes: Any
-) -> FinalEvaluation:
-    def split(shift: float) -> dict[str, float]:
-        return {
-            "nll": nll - shift, "accuracy": accuracy + shift, "balanced_accuracy": 0.71, "precision": 0.72,
-            "recall": 0.73, "f1": 0.74, "auroc": 0.95, "ece": 0.031,
-        }  # fmt: skip
-
-    values: dict[str, Any] = {
-        "backbone": backbone,
-        "trial": trial,
-        "metrics": {"train": split(0.05), "validation": split(0.01), "test": split(0.0)},
-        "num_parameters": 1_234_567,
-        "images_per_s": 2345.6,
-        "weights_file": f"weights/{backbone}.safetensors",
-    }
-    return FinalEvaluation(**{**values, **changes})
+def make_findings(run_dir: Path, studies: list[optuna.Study], **changes: Any) -> Findings:
+    """What a report says of studies, and of the final evaluation that lies in the folder."""
+    return found_in(run_dir, make_info(**changes), collect(studies))
 
 
 def random_search(backbone: str, *, num_trials: int, level: float, seed: int, max_epochs: int = 9) -> optuna.Study:

@@ -3,10 +3,9 @@
 import math
 
 import pandas as pd
-import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
-from report_samples import make_final, make_study, make_trial
+from report_samples import make_study, make_trial
 
 from search.report.collect import collect
 
@@ -86,6 +85,9 @@ def test_text_that_is_no_unicode_can_be_written() -> None:
     assert reason.encode() == b"no file caf?.jpg"
 
 
-def test_a_final_evaluation_knows_its_splits() -> None:
-    with pytest.raises(ValueError, match=r"got split 'val', expected .*validation"):
-        make_final("cnn", metrics={"val": {"accuracy": 0.5}})
+def test_a_trial_says_whose_configuration_it_runs_again() -> None:
+    study = make_study("cnn", [make_trial([0.5]), make_trial([0.4], finalist_of=0), make_trial([0.4], duplicate_of=1)])
+    table = collect([study]).table
+    assert table["promoted_from"].isna().tolist() == [True, False, True]
+    assert table["promoted_from"][1] == 0
+    assert table["duplicate_of"][2] == 1

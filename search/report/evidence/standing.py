@@ -15,7 +15,7 @@ from search.report.evidence.answers import Answers, read_answers
 from search.report.evidence.scores import Columns, columns_of
 from search.report.run_info import RunInfo
 from search.results import FinalRun
-from search.statistics import percentile_interval, resampled_means
+from search.statistics import percentile_interval, resampled_together
 
 # What is measured on: a split, each with its name among a FinalRun's metrics, and the test split with answers averaged.
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -199,21 +199,22 @@ def _intervals(answers: dict[str, tuple[Answers, ...]], info: RunInfo) -> dict[s
     sets: list[tuple[str, str, list[Columns]]] = []
     for name, found in answers.items():
         for row in ("test", AVERAGED) if found else ():
-            columns = [columns_of(one, info.task, averaged=row == AVERAGED) for one in found]
-            present = [one for one in columns if one is not None]
+            made = [columns_of(one, info.task, averaged=row == AVERAGED) for one in found]
+            present = [one for one in made if one is not None]
             if len(present) == len(found):
                 sets.append((name, row, present))
+    # One draw of the galaxies for all: intervals are those of means over seeds.
+    columns = [one.values for _, _, present in sets for one in present]
+    draws = iter(resampled_together(columns, seed=bootstrap_seed(info)) if columns else [])
     result: dict[str, dict[str, Bounds]] = {}
     for name, row, present in sets:
-        # One draw of the galaxies for all seeds: the interval is that of their mean.
-        seed = bootstrap_seed(info)
-        replicates = [one.scores(resampled_means(one.values, seed=seed)) for one in present]
+        replicates = [one.scores(next(draws)) for one in present]
         observed = [one.observed() for one in present]
         bounds = result.setdefault(name, {}).setdefault(row, {})
         for score in observed[0]:
             values = [one[score] for one in observed]
-            draws = np.mean([one[score] for one in replicates], axis=0)
-            bounds[score] = (_mean(values), _spread(values), *score_interval(draws, _mean(values), score))
+            mean = np.mean([one[score] for one in replicates], axis=0)
+            bounds[score] = (_mean(values), _spread(values), *score_interval(mean, _mean(values), score))
     return result
 
 

@@ -1,41 +1,19 @@
-"""The report's pictures: SVG that takes its colours and font from the page, so it follows light, dark and print.
+"""How the search went: best value so far, and the learning curves of every trial with the rungs they met."""
 
-Matplotlib draws with placeholder colours, which are then replaced by CSS variables with the light colour as a fallback.
-"""
-
-import io
 import math
-import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from search.report.blocks import Figure, counted, decimal
-from search.report.collect import FinalEvaluation, RunInfo, Trials
-from search.report.tables import LABELS, chosen_trial
+from search.report.figures.style import QUIET, clipped, dashes, finished, series, single_axes
+from search.report.findings import Findings
+from search.report.run_info import RunInfo
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-# Placeholder -> CSS variable and its light value. Series colours follow Okabe and Ito (2008), which readers
-# with any colour vision tell apart; its pale ones are darkened to be seen on paper.
-INK, QUIET, GRID = "#010101", "#020202", "#030303"
-SERIES = ("#0a0001", "#0a0002", "#0a0003", "#0a0004", "#0a0005", "#0a0006")
-THEME = {
-    INK: ("ink", "#1c1b19"),
-    QUIET: ("quiet", "#8a857d"),
-    GRID: ("grid", "#dedad3"),
-    SERIES[0]: ("series-0", "#0072b2"),
-    SERIES[1]: ("series-1", "#d55e00"),
-    SERIES[2]: ("series-2", "#00805f"),
-    SERIES[3]: ("series-3", "#b0568b"),
-    SERIES[4]: ("series-4", "#45423d"),
-    SERIES[5]: ("series-5", "#946a00"),
-}
-LINE_STYLES = ("-", "--", "-.", (0, (1, 1.2)), (0, (7, 1.5, 1, 1.5, 1, 1.5)))
-SIZE_INCHES = (5.4, 3.3)
 # The share of values that fits into a frame; a few first epochs far off would flatten all the rest.
 SHOWN_SHARE = 0.93
 CURVES_KEY = (
@@ -44,37 +22,38 @@ CURVES_KEY = (
 )
 
 
-def progress(trials: Trials, info: RunInfo) -> Figure | None:
+def progress(findings: Findings) -> Figure | None:
     """Best value so far against epochs spent, a line a backbone; None without a single value."""
-    paths = {name: _best_so_far(_valid_curves(trials, name), info) for name in trials.backbones}
+    trials, info = findings.trials, findings.info
+    paths = {name: _best_so_far(_valid_curves(findings, name), info) for name in trials.backbones}
     paths = {name: path for name, path in paths.items() if path[1]}
     if not paths:
         return None
-    metric = LABELS.get(info.objective, info.objective)
-    with _axes() as axes:
+    metric = findings.objective
+    with single_axes() as axes:
         for index, name in enumerate(trials.backbones):
             if name in paths:
                 x, y = paths[name]
-                axes.step(x, y, where="post", color=_series(index), linestyle=_dashes(index), linewidth=1.8)
+                axes.step(x, y, where="post", color=series(index), linestyle=dashes(index), linewidth=1.8)
         _name_lines(axes, {trials.backbones.index(name): name for name in paths}, info)
         limits = _limits([value for _, ys in paths.values() for value in ys], info, shown=0.8)
         axes.set(
             xlabel="Epochs spent, in the order of the trials", ylabel=f"Best validation {metric} so far", ylim=limits
         )
         axes.set_xlim(left=0)
-        svg = _svg(axes, "progress")
-    words = [
-        f"{name}: {decimal(y[0], 4)} after {counted(x[0], 'epoch')}, {decimal(y[-1], 4)} after {x[-1]:,}."
-        for name, (x, y) in paths.items()
-    ]
-    better = "lower" if info.direction == "min" else "higher"
-    title = f"Best validation {metric} so far against training epochs spent ({better} is better)"
-    return Figure("progress", title, svg, " ".join(words))
+        words = [
+            f"{name}: {decimal(y[0], 4)} after {counted(x[0], 'epoch')}, {decimal(y[-1], 4)} after {x[-1]:,}."
+            for name, (x, y) in paths.items()
+        ]
+        better = "lower" if info.direction == "min" else "higher"
+        title = f"Best validation {metric} so far against training epochs spent ({better} is better)"
+        return finished(axes, "progress", title=title, text=" ".join(words))
 
 
-def _valid_curves(trials: Trials, backbone: str) -> "pd.DataFrame":
+def _valid_curves(findings: Findings, backbone: str) -> "pd.DataFrame":
     """A backbone's epochs; those of failed trials count as spent, but their values are no one's best."""
-    own, table = trials.curves[trials.curves["backbone"] == backbone], trials.table
+    curves, table = findings.trials.curves, findings.trials.table
+    own = curves[curves["backbone"] == backbone]
     failed = table["trial"][(table["backbone"] == backbone) & (table["state"] == "FAIL")]
     return own.assign(value=own["value"].where(~own["trial"].isin(failed)))
 
@@ -95,9 +74,10 @@ def _best_so_far(curves: "pd.DataFrame", info: RunInfo) -> tuple[list[int], list
     return spent, values
 
 
-def learning_curves(trials: Trials, finals: dict[str, FinalEvaluation], info: RunInfo) -> tuple[Figure, ...]:
+def learning_curves(findings: Findings) -> tuple[Figure, ...]:
     """Validation objective of every trial against its epochs, a picture a backbone, all on the same axes."""
-    curves = trials.curves[trials.curves["value"].map(math.isfinite)]
+    trials, info = findings.trials, findings.info
+    curves = trials.curves[np.isfinite(trials.curves["value"])]
     if curves.empty:
         return ()
     limits = _limits(curves["value"].tolist(), info, shown=SHOWN_SHARE)
@@ -110,8 +90,7 @@ def learning_curves(trials: Trials, finals: dict[str, FinalEvaluation], info: Ru
                 number: (of_trial["epoch"].tolist(), of_trial["value"].tolist(), states[backbone, number])
                 for number, of_trial in own.groupby("trial")
             }
-            best = chosen_trial(trials, backbone, finals, info)
-            drawn.append(_curves_figure(backbone, index, lines, best, limits, info))
+            drawn.append(_curves_figure(findings, backbone, index, lines, limits))
     return tuple(drawn)
 
 
@@ -119,11 +98,12 @@ Line = tuple[list[int], list[float], str]
 
 
 def _curves_figure(
-    backbone: str, index: int, lines: dict[Any, Line], best: int | None, limits: tuple[float, float], info: RunInfo
+    findings: Findings, backbone: str, index: int, lines: dict[Any, Line], limits: tuple[float, float]
 ) -> Figure:
-    metric, color = LABELS.get(info.objective, info.objective), _series(index)
+    info, best = findings.info, findings.chosen_trial(backbone)
+    metric, color = findings.objective, series(index)
     ends = {state: [(x[-1], y[-1]) for x, y, of in lines.values() if of == state] for state in ("PRUNED", "FAIL")}
-    with _axes() as axes:
+    with single_axes() as axes:
         for rung in info.rungs:
             axes.axvline(rung, color=QUIET, linewidth=0.9, linestyle=(0, (1, 2)))
         axes.plot(*_joined([line for line in lines.values() if line[2] != "COMPLETE"]), color=QUIET, linewidth=0.5)
@@ -140,10 +120,8 @@ def _curves_figure(
             axes.plot([x[y.index(extreme)]], [extreme], "o", color=color, markersize=5)
         _epoch_axis(axes, info)
         axes.set(xlabel="Epoch (logarithmic)", ylabel=f"Validation {metric}", ylim=limits)
-        svg = _svg(axes, f"curves-{index}")
-    return Figure(
-        f"curves-{index}", f"{backbone}: validation {metric} against epochs", svg, _words(lines, best, limits)
-    )
+        title = f"{backbone}: validation {metric} against epochs"
+        return finished(axes, f"curves-{index}", title=title, text=_words(lines, best, limits))
 
 
 def _words(lines: dict[Any, Line], best: int | None, limits: tuple[float, float]) -> str:
@@ -194,56 +172,5 @@ def _limits(values: list[float], info: RunInfo, *, shown: float) -> tuple[float,
 def _name_lines(axes: "Axes", names: dict[int, str], info: RunInfo) -> None:
     """A legend in the corner that the lines leave free: they start far from the best value and end near it."""
     for index, name in names.items():
-        axes.plot([], [], color=_series(index), linestyle=_dashes(index), linewidth=1.8, label=f" {_clipped(name)}")
+        axes.plot([], [], color=series(index), linestyle=dashes(index), linewidth=1.8, label=f" {clipped(name)}")
     axes.legend(frameon=False, loc="upper right" if info.direction == "min" else "lower right", handlelength=2.6)
-
-
-def _clipped(name: str) -> str:
-    return name if len(name) <= 30 else f"{name[:18]}…{name[-11:]}"
-
-
-def _dashes(index: int) -> Any:
-    return LINE_STYLES[index % len(LINE_STYLES)]
-
-
-def _series(index: int) -> str:
-    return SERIES[index % len(SERIES)]
-
-
-@contextmanager
-def _axes() -> "Iterator[Axes]":
-    """Axes of a figure of its own, in the report's style; draw and save inside the block."""
-    import matplotlib
-    from matplotlib.figure import Figure as Canvas
-
-    style: Any = {
-        "svg.fonttype": "none", "text.parse_math": False, "font.size": 10, "axes.unicode_minus": True,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK,
-        "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.linewidth": 0.7, "axes.grid": True,
-        "axes.grid.axis": "y", "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True,
-        "font.family": "DejaVu Sans", "path.simplify": False,
-    }  # fmt: skip
-    with matplotlib.rc_context(style), warnings.catch_warnings():
-        # The browser draws the text, with fonts of its own: what DejaVu Sans lacks only costs a little spacing.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield Canvas(figsize=SIZE_INCHES, layout="constrained").add_subplot()
-
-
-def _svg(axes: "Axes", key: str) -> str:
-    """The figure as an SVG element without ids of its own that could meet another figure's."""
-    import matplotlib
-
-    figure, buffer = axes.get_figure(root=True), io.StringIO()
-    assert figure is not None
-    with matplotlib.rc_context({"svg.hashsalt": f"galaxy-{key}"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = text.replace("font-family: 'DejaVu Sans'", "font-family: var(--sans, sans-serif)")
-    for length in ("width", "height"):
-        text = re.sub(rf'(<svg\b[^>]*?) {length}="[^"]*"', r"\1", text, count=1)
-    for placeholder, (name, light) in THEME.items():
-        text = text.replace(placeholder, f"var(--{name}, {light})")
-    return re.sub(r"\n\s*\n+", "\n", text).strip() + "\n"

@@ -1,0 +1,141 @@
+"""Trials on equal terms: their best value within a number of epochs that all of them were given.
+
+Comparing trials that ran for different lengths would compare lengths. Failed trials are left out, and so are those that
+repeat another's configuration.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.report.collect import Trials
+from search.report.findings import Findings
+from search.report.run_info import RunInfo
+
+# Below this, an importance is noise.
+ENOUGH_TRIALS = 20
+KINDS = ("from scratch", "frozen", "partly trained", "fully trained")
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Trials of one backbone at one number of epochs.
+
+    Attributes:
+        backbone: the space's name.
+        epochs: how long each was trained.
+        values: the best objective of each within these epochs, by trial number.
+    """
+
+    backbone: str
+    epochs: int
+    values: dict[int, float]
+
+
+def at_equal_budget(findings: Findings, backbone: str, *, wanted: int = ENOUGH_TRIALS) -> Comparable | None:
+    """The trials that reached the furthest rung that `wanted` trials reached; else the first; None without values."""
+    first: Comparable | None = None
+    for epochs in sorted({*findings.info.rungs, findings.info.max_epochs}, reverse=True):
+        found = Comparable(backbone, epochs, values_at(findings.trials, backbone, epochs, findings.info))
+        if len(found.values) >= wanted:
+            return found
+        first = found if found.values else first
+    return first
+
+
+def values_at(trials: Trials, backbone: str, epochs: int, info: RunInfo) -> dict[int, float]:
+    """The best objective within a number of epochs, of each trial that reached it."""
+    table, curves = trials.table, trials.curves
+    own = table[(table["backbone"] == backbone) & (table["state"] != "FAIL") & (table["epochs"] >= epochs)]
+    own = own[own["duplicate_of"].isna() & own["promoted_from"].isna()]
+    within = curves[(curves["backbone"] == backbone) & (curves["epoch"] <= epochs) & curves["trial"].isin(own["trial"])]
+    grouped = within[np.isfinite(within["value"])].groupby("trial")["value"]
+    best = grouped.min() if info.direction == "min" else grouped.max()
+    return {int(number): float(value) for number, value in best.items()}
+
+
+def importances(findings: Findings, trials: Comparable) -> dict[str, float]:
+    """How much each parameter matters for being among the best, by PED-ANOVA; they add up to 1.
+
+    Conditional parameters are judged where they were asked for. Parameters that never varied are left out.
+
+    Args:
+        findings: the run.
+        trials: those to judge by.
+
+    Returns:
+        Shares by parameter, largest first; empty with fewer than two trials or no parameter that varied.
+
+    Source:
+        Watanabe, Bansal & Hutter 2023, IJCAI, arXiv:2304.10255.
+    """
+    import optuna
+
+    params = {number: findings.trials.params[trials.backbone, number] for number in trials.values}
+    space = findings.trials.spaces[trials.backbone]
+    varied = [name for name in space if len({repr(of[name]) for of in params.values() if name in of}) > 1]
+    if len(params) < 2 or not varied or len(set(trials.values.values())) < 2:
+        return {}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="minimize" if findings.info.direction == "min" else "maximize")
+    for number, values in params.items():
+        distributions = {name: space[name] for name in values}
+        study.add_trial(
+            optuna.trial.create_trial(params=values, distributions=distributions, value=trials.values[number])
+        )
+    found = optuna.importance.get_param_importances(study, params=varied)
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def transfer_kind(config: dict[str, object], most_stages: int) -> str | None:
+    """How much of a backbone with initial weights is trained; `KINDS` in words.
+
+    Args:
+        config: `TrainConfig.to_dict()` of the trial.
+        most_stages: the largest number of trained stages that the space allows.
+    """
+    if config.get("weights") in (None, "none"):
+        return KINDS[0]
+    stages = config.get("trainable_stages")
+    if stages is None:
+        return KINDS[3]
+    if not isinstance(stages, int):
+        return None
+    return KINDS[1] if stages == 0 else KINDS[3] if stages >= most_stages else KINDS[2]
+
+
+def transfer(findings: Findings, backbone: str) -> tuple[int, dict[str, list[float]]] | None:
+    """Values of a backbone's trials by how much of it was trained, all after the same number of epochs.
+
+    The number of epochs is the largest rung that trials of at least two kinds reached.
+
+    Returns:
+        The epochs, and for each kind its values; None for a space without trials of two kinds.
+    """
+    configs = findings.trials.configs
+    stages = [
+        int(found)
+        for (name, _), config in configs.items()
+        if name == backbone and isinstance(found := config.get("trainable_stages"), int)
+    ]
+    high = getattr(findings.trials.spaces.get(backbone, {}).get("trainable_stages"), "high", None)
+    most = int(high) if high is not None else max(stages, default=1)
+    for epochs in sorted({*findings.info.rungs, findings.info.max_epochs}, reverse=True):
+        groups: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        for number, value in values_at(findings.trials, backbone, epochs, findings.info).items():
+            kind = transfer_kind(configs.get((backbone, number), {}), most)
+            if kind is not None and (backbone, number) in configs:
+                groups[kind].append(value)
+        groups = {kind: values for kind, values in groups.items() if values}
+        if len(groups) > 1:
+            return epochs, groups
+    return None
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle of some values."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

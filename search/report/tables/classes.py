@@ -1,0 +1,93 @@
+"""What the survey holds of each class, and how well each class is found."""
+
+import math
+
+import numpy as np
+
+from search.report.blocks import DASH, Table, decimal, interval, percent, whole
+from search.report.evidence.classes import confusion
+from search.report.evidence.standing import SPLITS, Standing
+from search.report.findings import Findings
+from search.statistics import wilson_interval
+
+
+def class_counts(findings: Findings) -> Table | None:
+    """Galaxies of each class in each split; None for a survey of votes."""
+    info = findings.info
+    counts = {split: info.class_counts.get(SPLITS[split], ()) for split in SPLITS}
+    if not any(counts.values()):
+        return None
+    total = sum(sum(of_split) for of_split in counts.values())
+    groups = []
+    for index, name in enumerate(info.task.names):
+        of_class = [of_split[index] if of_split else 0 for of_split in counts.values()]
+        share = percent(sum(of_class) / total) if total else DASH
+        groups.append((name, ((*map(whole, of_class), share),)))
+    note = "The split depends on each galaxy's id alone."
+    if findings.majority is not None:
+        name, right = findings.majority
+        note = f"Majority baseline: always answering {name} is right for {percent(right)} of the test split."
+    sizes = tuple(whole(sum(of_split)) for of_split in counts.values())
+    groups.append(("all", ((*sizes, percent(1.0) if total else DASH),)))
+    return Table(
+        caption="Galaxies of each class",
+        columns=("Class", "Train", "Validation", "Test", "Share of all"), groups=tuple(groups), note=note,
+    )  # fmt: skip
+
+
+def per_class(findings: Findings, standing: Standing, *, folded: bool) -> Table:
+    """Recall, precision and F1 of one backbone for each class, with intervals."""
+    table = confusion(standing)
+    galaxies, answered = table.sum(axis=1), table.sum(axis=0)
+    groups = []
+    for index, name in enumerate(findings.info.task.names):
+        recall = standing.value("test", f"recall:{index}") if galaxies[index] else math.nan
+        precision = standing.value("test", f"precision:{index}") if answered[index] else math.nan
+        f1 = standing.estimate("test", f"f1:{index}")
+        known = bool(galaxies[index] or answered[index])
+        cells = (
+            whole(galaxies[index]),
+            f"{answered[index]:,.1f}".removesuffix(".0"),
+            _with_interval(recall, wilson_interval(recall, galaxies[index])),
+            _with_interval(precision, wilson_interval(precision, answered[index])),
+            _with_interval(f1.value, (f1.low, f1.high)) if known else DASH,
+        )
+        groups.append((name, (cells,)))
+    return Table(
+        caption=f"{standing.backbone}: how well each class is found among the test galaxies",
+        columns=("Class", "Galaxies", "Answered", "Recall", "Precision", "F1"),
+        groups=tuple(groups),
+        folded=folded,
+        note="Recall: share of the class's galaxies that are given it. Precision: share of the answers that are right. "
+        "Means over seeds, with 95 % intervals below: Wilson's for recall and precision, bootstrap for F1. "
+        "Answered: galaxies that are given the class, mean over seeds.",
+    )
+
+
+def recalls(findings: Findings) -> Table | None:
+    """Recall of each class by every backbone, side by side."""
+    names = [name for name, one in findings.standings.items() if one.answers]
+    counts = findings.info.class_counts.get("test", ())
+    if len(names) < 2 or not counts:
+        return None
+    tables = {name: confusion(findings.standings[name]) for name in names}
+    groups = []
+    for index, label in enumerate(findings.info.task.names):
+        cells = [decimal(_recall(tables[name], index)) for name in names]
+        groups.append((label, ((whole(counts[index]), *cells),)))
+    return Table(
+        caption="Recall of each class by every backbone, on the test galaxies",
+        columns=("Class", "Galaxies", *names),
+        groups=tuple(groups),
+        note="Means over seeds. The tables of single backbones have the intervals.",
+    )
+
+
+def _recall(table: np.ndarray, index: int) -> float:
+    total = table[index].sum()
+    return float(table[index, index] / total) if total else math.nan
+
+
+def _with_interval(value: float, bounds: tuple[float, float]) -> str:
+    text = interval(*bounds)
+    return f"{decimal(value)}\n{text}" if text and math.isfinite(value) else decimal(value)

@@ -1,0 +1,118 @@
+"""What each backbone is, what its search cost, and where the time went."""
+
+import math
+
+from search.report.blocks import DASH, Table, counted, decimal, percent, whole
+from search.report.figures.results import cost_of
+from search.report.findings import Findings
+
+STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
+
+
+def cost(findings: Findings) -> Table:
+    """Size and speed of each backbone, and the work that its search took."""
+    info, groups = findings.info, []
+    shares = _shares(findings)
+    unit = "GPU" if info.gpus_per_trial else "CPU"
+    price = info.price_per_hour
+    for backbone in findings.order:
+        standing = findings.standings.get(backbone)
+        rows = findings.trials.table[findings.trials.table["backbone"] == backbone]
+        states = rows["state"].value_counts()
+        best = findings.chosen_trial(backbone)
+        parameters, flops, speed, memory = (
+            cost_of(standing, key) if standing else math.nan
+            for key in ("num_parameters", "flops", "images_per_s", "memory_mb")
+        )
+        cells = [
+            decimal(parameters / 1e6, 2), decimal(flops, 2), whole(speed), whole(memory),
+            whole(len(rows)), *(whole(states.get(state, 0)) for state in STATES), whole(rows["epochs"].sum()),
+            decimal(_hours(findings, backbone), 2),
+            *([decimal(shares[backbone] * price * info.elapsed_s / 3600, 2)] if price is not None else []),
+            DASH if best is None else f"#{best}",
+        ]  # fmt: skip
+        groups.append((backbone, (tuple(cells),)))
+    note = (
+        "Images/s and memory: answering test galaxies, not training, on the machine of the search; means over seeds. "
+        f"Stopped: by the scheduler at a rung, or when the search ended. {unit}-hours: of all trials and retrainings, "
+        f"times {'the GPUs' if info.gpus_per_trial else 'the processors'} that each had."
+    )
+    if price is not None:
+        note += f" Cost: the search's time at {price:g} an hour, shared by the time that each backbone took."
+    return Table(
+        caption="What each backbone is, and what its search took",
+        columns=(
+            "Backbone", "Parameters (10⁶)", "Operations per image (10⁹)", "Images/s", "Memory (MB)", "Trials",
+            "Complete", "Stopped", "Failed", "Epochs", f"{unit}-hours", *(["Cost"] if price is not None else []),
+            "Best trial",
+        ),
+        groups=tuple(groups),
+        note=note,
+    )  # fmt: skip
+
+
+def time(findings: Findings) -> Table | None:
+    """Seconds of each backbone: training, waiting for data, between trials, without use, and the final evaluation."""
+    groups = [(backbone, (_time_row(findings, backbone),)) for backbone in findings.trials.backbones]
+    if not groups:
+        return None
+    return Table(
+        caption="Where the time went, in seconds, summed over trials that may have run side by side",
+        columns=(
+            "Backbone", "Training and validating", "of that waiting for data", "Between trials", "In stopped trials",
+            "In failed trials", "Final evaluation",
+        ),
+        groups=tuple(groups),
+        note="Waiting for data: fetching and varying images, while the network waited. Between trials: from the end of "
+        "a worker's trial to the first step of its next. Time in stopped trials bought the comparison that stopped "
+        "them. Energy was not measured.",
+    )  # fmt: skip
+
+
+def _time_row(findings: Findings, backbone: str) -> tuple[str, ...]:
+    table, curves = findings.trials.table, findings.trials.curves
+    rows, epochs = table[table["backbone"] == backbone], curves[curves["backbone"] == backbone]
+    total = float(rows["seconds"].sum())
+    waited = float((epochs["seconds"] * epochs["data_wait_share"]).sum()) if "data_wait_share" in epochs else math.nan
+    between = float(epochs["handover_s"].sum()) if "handover_s" in epochs else math.nan
+    by_state = rows.groupby("state")["seconds"].sum()
+    final = (findings.evidence.seconds or {}).get(backbone, math.nan)
+
+    def part(seconds: float) -> str:
+        return (
+            f"{whole(seconds)}\n{percent(seconds / total)}" if total > 0 and math.isfinite(seconds) else whole(seconds)
+        )
+
+    return (
+        whole(total), part(waited), whole(between), part(float(by_state.get("PRUNED", 0.0))),
+        part(float(by_state.get("FAIL", 0.0))), whole(final),
+    )  # fmt: skip
+
+
+def time_words(findings: Findings) -> str:
+    """Of the machine's time, how much was spent in trials."""
+    info, spent = findings.info, sum(_seconds(findings, name) for name in findings.trials.backbones)
+    if not (math.isfinite(info.elapsed_s) and info.elapsed_s > 0):
+        return "How long the search took is not recorded yet."
+    return (
+        f"In {counted(round(info.elapsed_s), 'second')}, trials and retrainings took "
+        f"{counted(round(spent), 'second')}: {spent / info.elapsed_s:.1f} of them ran at a time, on average."
+    )
+
+
+def _seconds(findings: Findings, backbone: str) -> float:
+    table = findings.trials.table
+    return float(table["seconds"][table["backbone"] == backbone].sum()) + (findings.evidence.seconds or {}).get(
+        backbone, 0.0
+    )
+
+
+def _hours(findings: Findings, backbone: str) -> float:
+    places = findings.info.gpus_per_trial or findings.info.threads or 1
+    return _seconds(findings, backbone) * places / 3600
+
+
+def _shares(findings: Findings) -> dict[str, float]:
+    each = {name: _seconds(findings, name) for name in findings.order}
+    total = sum(each.values())
+    return {name: seconds / total if total else math.nan for name, seconds in each.items()}
