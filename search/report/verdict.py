@@ -9,7 +9,7 @@ from search.report.findings import Findings
 from search.report.former import majority_class, ranked
 from search.report.tables.scores import share_words
 
-__all__ = ["answer", "cautions", "majority_class", "ranked"]
+__all__ = ["answer", "cautions", "majority_class", "ranked", "which"]
 
 # Optuna's TPE draws its first 10 trials at random: below 20, chance chose at least half of them.
 FEW_TRIALS = 20
@@ -22,15 +22,19 @@ def answer(findings: Findings) -> tuple[str, ...]:
     effort = _effort(findings)
     if not findings.standings:
         return (_no_evaluation(findings), effort)
-    score = "rmse" if findings.info.task.kind == "votes" else "accuracy"
-    tested = [one for one in findings.standings.values() if math.isfinite(one.value("test", score))]
+    return (which(findings), *(_baseline(findings) if _tested(findings) else ()), effort)
+
+
+def _tested(findings: Findings) -> list[Standing]:
+    score = "rmse" if _votes(findings) else "accuracy"
+    return [one for one in findings.standings.values() if math.isfinite(one.value("test", score))]
+
+
+def which(findings: Findings) -> str:
+    """Who leads on validation, and whether test galaxies bear it out; there is at least one standing."""
+    tested = _tested(findings)
     if not tested:
-        return (f"No backbone has a finite {_word(findings)} on the test split.", effort)
-    return (_which(findings, tested), *_baseline(findings), effort)
-
-
-def _which(findings: Findings, tested: list[Standing]) -> str:
-    """Who leads on validation, and whether test galaxies bear it out."""
+        return f"No backbone has a finite {_word(findings)} on the test split."
     leader, others = tested[0], tested[1:]
     galaxies = f"{findings.info.split_sizes.get('test', 0):,} test galaxies"
     good = _how_good(findings, leader)

@@ -58,9 +58,14 @@ def write_report(
     return write_findings(read_run(run_dir))
 
 
-def write_findings(findings: Findings) -> Path:
-    """Write the report of what was read; see `write_report`."""
-    folder = findings.run_dir / FOLDER
+def write_findings(findings: Findings, folder: Path | None = None) -> Path:
+    """Write the report of what was read; see `write_report`.
+
+    Args:
+        findings: the run.
+        folder: where the files go; None = the run's folder `report`.
+    """
+    folder = folder or findings.run_dir / FOLDER
     configs = best_configs(findings, path=folder / "best_configs.json")
     page = build_page(findings, configs=configs)
     files = {
