@@ -15,3 +15,7 @@ class SearchFault(GalaxyError):
     """A search that ended without a result through no mistake of the user's."""
 
     exit_code = 1
+
+
+class TrialHungError(GalaxyError):
+    """A trial took too long for one epoch."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from search.entry import Entry
 
-WEIGHTS, STATES = "weights", "states"
+WEIGHTS, STATES, ERRORS = "weights", "states", "errors"
 # `weights_path` or `state_path`, or the hidden file that becomes one.
 _FILE = re.compile(r"(?P<partial>\.?)trial-(?P<number>\d+)(-epoch-(?P<epoch>\d+))?\.(safetensors|pt).*")
 
@@ -23,6 +23,16 @@ def weights_path(run_dir: Path, space: str, number: int, epoch: int) -> Path:
 def state_path(run_dir: Path, space: str, number: int) -> Path:
     """Where a running trial's state lies: all that an exact continuation needs, as of its latest epoch."""
     return run_dir / STATES / space / f"trial-{number:05d}.pt"
+
+
+def hang_path(run_dir: Path, space: str, number: int) -> Path:
+    """Where a trial that hung left word of the place; empty while a step is running."""
+    return run_dir / ERRORS / f"{space}-{number:05d}-hung.txt"
+
+
+def error_path(run_dir: Path, space: str, number: int) -> Path:
+    """Where a trial that met a fault left its traceback."""
+    return run_dir / ERRORS / f"{space}-{number:05d}.txt"
 
 
 def sweep(run_dir: Path, space: str, *, live: Mapping[int, Entry], best: Collection[Entry]) -> None:

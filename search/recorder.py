@@ -17,6 +17,8 @@ from search.ledger import Ledger
 
 # One failed trial is bad luck; this many without an epoch between them are a bug that the next trial meets too.
 MAX_FAULTS_IN_A_ROW = 3
+# In what Ray's memory monitor says of a worker that it ended, and in nothing that it says of other deaths.
+MEMORY_WORDS = "out of memory issue"
 
 
 class Recorder(Callback):
@@ -81,10 +83,14 @@ class Recorder(Callback):
             self.handovers_s.append(result["handover_s"])
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Say that a worker died and its trial goes on elsewhere."""
+        """Say that a worker died and its trial goes on elsewhere: with half the images at once if memory ran out."""
         self.restarts += 1
-        entry = self.entry(trial)
-        self._say(f"{entry.space} trial {entry.number}: its worker died; it goes on from epoch {entry.epochs}")
+        entry, why = self.entry(trial), ""
+        if _host_memory_ran_out(trial):
+            size = max(1, (trial.config["micro_batch"] or entry.config["batch_size"]) // 2)
+            trial.config["micro_batch"] = size
+            why = f" for want of memory: {size} images at once from now on"
+        self._say(f"{entry.space} trial {entry.number}: its worker died{why}; it goes on after epoch {entry.epochs}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Close a trial whose workers died too often."""
@@ -138,3 +144,11 @@ class Recorder(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its callbacks; nothing reads that, since the study is the record."""
         return {}
+
+
+def _host_memory_ran_out(trial: Trial) -> bool:
+    """Whether Ray's memory monitor ended the trial's last worker."""
+    path = trial.error_file
+    if path is None or not Path(path).is_file():
+        return False
+    return MEMORY_WORDS in Path(path).read_text(encoding="utf-8").rpartition("Failure #")[2]

@@ -23,8 +23,14 @@ RECORD = "run.json"
 SCHEMA_VERSION = 1
 _PACKAGES = ("galaxy-search", "ray", "optuna", "torch", "torchvision", "timm", "pyarrow", "numpy")
 _MAX_DIFFERENCES = 20
-# Rooms whose code decides what a search finds; how it is shown does not.
-_CODE = ("galaxy_models/**/*.py", "search/*.py")
+# The code that decides what a search finds. How it is started, watched, shown and used afterwards does not.
+_CODE = (
+    "galaxy_models/{config,seeds,task}.py",
+    "galaxy_models/data/{augment,batches,manifest,order,pipeline,shards}.py",
+    "galaxy_models/{models,morphology,training}/*.py",
+    "search/{account,cma,convergence,entry,ledger,rungs,samplers}.py",
+    "search/{scheduler,searcher,space,study,trial,turns}.py",
+)
 
 
 def create_run_dir(options: "SearchOptions", plan: "Plan") -> Path:
@@ -112,8 +118,17 @@ def describe_search(plan: "Plan") -> dict[str, Any]:
 def code_digests() -> dict[str, str]:
     """A digest of each file of this project that decides what a search finds."""
     root = Path(__file__).parents[1]
-    paths = sorted(path for pattern in _CODE for path in root.glob(pattern))
+    paths = sorted(path for patterns in _CODE for pattern in _each(patterns) for path in root.glob(pattern))
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths}
+
+
+def _each(patterns: str) -> list[str]:
+    """The patterns that `a/{b,c}/d` stands for."""
+    before, brace, rest = patterns.partition("{")
+    if not brace:
+        return [patterns]
+    names, _, after = rest.partition("}")
+    return [f"{before}{name}{after}" for name in names.split(",")]
 
 
 def package_versions() -> dict[str, str]:

@@ -68,7 +68,7 @@ class TensorBoard(Callback):
             found = self._recorder.entry(trial)
             folder = self._folder / found.space / f"trial-{found.number:05d}"
             self._writers[trial.trial_id] = found, SummaryWriter(str(folder), flush_secs=5)
-        _, writer = self._writers[trial.trial_id]
+        writer = self._writers[trial.trial_id][1]
         writer._get_file_writer().add_summary(Summary(value=values), int(result["epoch"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -87,15 +87,15 @@ class TensorBoard(Callback):
     def _close(self, key: str) -> None:
         if key not in self._writers:
             return
-        entry, writer = self._writers.pop(key)
+        found, writer = self._writers.pop(key)
         with writer:
-            if entry.outcome is None:
+            if found.outcome is None:
                 return
-            name = f"{entry.space}/trial-{entry.number:05d}"
-            writer._get_file_writer().add_summary(hparams_summary.hparams_pb(_hparams(entry), trial_id=name))
-            if entry.best_epoch:
-                writer.add_scalar(f"best/{self._ledger.objective}", entry.best_value, entry.best_epoch)
-                writer.add_scalar("best/epoch", entry.best_epoch, entry.best_epoch)
+            name = f"{found.space}/trial-{found.number:05d}"
+            writer._get_file_writer().add_summary(hparams_summary.hparams_pb(_hparams(found), trial_id=name))
+            if found.best_epoch:
+                writer.add_scalar(f"best/{self._ledger.objective}", found.best_value, found.best_epoch)
+                writer.add_scalar("best/epoch", found.best_epoch, found.best_epoch)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its callbacks; nothing reads that, since the study is the record."""

@@ -10,7 +10,7 @@ import faulthandler
 import math
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from galaxy_models.cli import machine_fault
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import GalaxyError
 from search.entry import better
-from search.files import state_path, weights_path
+from search.errors import TrialHungError
+from search.files import error_path, hang_path, state_path, weights_path
 from search.journal import FULL_DISK
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class GalaxyTrial(tune.Trainable):
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """End this process if a step takes too long; where it hung is then in a file, which the next one finds.
+        """End this process if a step takes too long; where it hung is then in a file, which its successor finds.
 
         The clock runs in a thread of Python's own that needs no lock, so a call that never returns is ended too.
         """
@@ -90,22 +91,20 @@ class GalaxyTrial(tune.Trainable):
         if not timeout_s:
             yield
             return
-        self._hang_file.parent.mkdir(exist_ok=True)
-        with self._hang_file.open("w") as file:
+        path = self._path(hang_path)
+        if path.exists() and path.stat().st_size:
+            raise TrialHungError(f"no epoch within {timeout_s:g} s (--trial-timeout): where it hung is in {path}")
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w") as file:
             faulthandler.dump_traceback_later(timeout_s, exit=True, file=file)
             try:
                 yield
             finally:
                 faulthandler.cancel_dump_traceback_later()
-        self._hang_file.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
-    @property
-    def _hang_file(self) -> Path:
-        return self._errors / f"{self.config['space']}-{self.config['number']:05d}-hung.txt"
-
-    @property
-    def _errors(self) -> Path:
-        return Path(self.config["run_dir"]) / "errors"
+    def _path(self, path_of: Callable[[Path, str, int], Path]) -> Path:
+        return path_of(Path(self.config["run_dir"]), self.config["space"], self.config["number"])
 
     def _wait(self, error: OSError) -> dict[str, Any]:
         time.sleep(WAIT_S)
@@ -119,7 +118,7 @@ class GalaxyTrial(tune.Trainable):
         if isinstance(error, GalaxyError):
             code = {} if _is_the_trials_own(error) else {"fault_exit_code": error.exit_code}
             return {"objective": math.nan, "done": True, "fault": words, **code}
-        log = self._errors / f"{self.config['space']}-{self.config['number']:05d}.txt"
+        log = self._path(error_path)
         with contextlib.suppress(OSError):
             log.parent.mkdir(exist_ok=True)
             log.write_text(traceback.format_exc(), encoding="utf-8")
@@ -152,10 +151,6 @@ class GalaxyTrial(tune.Trainable):
     def _key(self) -> str:
         return f"val_{self.config['metric']}"
 
-    @property
-    def _state_path(self) -> Path:
-        return state_path(Path(self.config["run_dir"]), self.config["space"], self.config["number"])
-
     def _make_trainer(self) -> "Trainer":
         from galaxy_models.training.loop import Trainer
         from galaxy_models.training.runtime import Runtime
@@ -173,20 +168,27 @@ class GalaxyTrial(tune.Trainable):
             on_first_step=self._note_first_step,
             micro_batch=config["micro_batch"],
         )
-        if self._state_path.exists():
-            self._go_on(trainer)
-        return trainer
+        return self._gone_on(trainer) if self._path(state_path).exists() else trainer
 
-    def _go_on(self, trainer: "Trainer") -> None:
-        """Continue from the state of an earlier worker; epochs that the study has not yet are told again first."""
+    def _gone_on(self, trainer: "Trainer") -> "Trainer":
+        """Continue from the state of an earlier worker; epochs that the study has not yet are told again first.
+
+        A state that is damaged, or was left by another trial of this number that was never told of, is passed over:
+        the trial starts again, and the ledger passes over the epochs that it knows.
+        """
+        from galaxy_models.errors import WeightsError
         from galaxy_models.training.checkpoint import load_state
 
-        state = load_state(self._state_path)
-        if state["config"] != self.config["train"]:
-            return  # left by another run of this number, which was never told of: start from the beginning
+        try:
+            state = load_state(self._path(state_path))
+        except WeightsError:
+            return trainer
+        if state.get("config") != self.config["train"]:
+            return trainer
         trainer.load_state_dict(state)
         self._history = state["history"]
         self._untold = self._history[self.config["known_epochs"] :]
+        return trainer
 
     def _note_first_step(self) -> None:
         if self._idle_since is not None:
@@ -205,7 +207,7 @@ class GalaxyTrial(tune.Trainable):
             if best:
                 weights_path(run_dir, space, number, best).unlink(missing_ok=True)
         state = {**trainer.state_dict(), "config": self.config["train"], "history": self._history}
-        save_state(self._state_path, state)
+        save_state(self._path(state_path), state)
 
     def _best_epoch(self, up_to: int) -> int:
         """The best epoch so far, from 1; 0 without one."""
@@ -220,4 +222,4 @@ def _is_the_trials_own(error: GalaxyError) -> bool:
     """Whether an error concerns this configuration alone, so that others may well run."""
     from galaxy_models.errors import OutOfMemoryError
 
-    return isinstance(error, OutOfMemoryError)
+    return isinstance(error, OutOfMemoryError | TrialHungError)
