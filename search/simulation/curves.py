@@ -108,7 +108,7 @@ def _join_run(
     if backbone not in backbones:
         raise RunError(f"--backbone {backbone}: {path} has no such backbone, expected one of {', '.join(backbones)}")
     trials = _read_table(path.with_name(TRIALS_FILE))
-    lacking = [name for name in _RUN_KEY if name not in trials.columns]
+    lacking = [name for name in (*_RUN_KEY, "duplicate_of", "promoted_from") if name not in trials.columns]
     if lacking:
         raise RunError(f"{path.with_name(TRIALS_FILE)}: no column {lacking[0]!r}, expected a run's table of trials")
     known = [str(name) for name in trials.columns if str(name).startswith(PARAM_PREFIX)]
@@ -119,11 +119,22 @@ def _join_run(
     trials = trials[trials["backbone"] == backbone]
     # Parameters of other backbones are columns too, empty for this one.
     wanted = [name for name in wanted if trials[name].notna().any()]
-    curves = curves[curves["backbone"] == backbone]
+    curves = _trained(curves[curves["backbone"] == backbone], trials)
     joined = curves.drop(columns=["backbone", *(name for name in wanted if name in curves.columns)]).merge(
         trials[["trial", *wanted]], on="trial", how="left"
     )
     return joined.rename(columns={"trial": "config"}), wanted
+
+
+def _trained(curves: "pd.DataFrame", trials: "pd.DataFrame") -> "pd.DataFrame":
+    """The longest curve of each configuration of a run, up to the epoch before it diverged.
+
+    A trial that took another's result was not trained, and one that was run again to the full length is there twice.
+    """
+    copied = trials.loc[trials["duplicate_of"].notna(), "trial"]
+    unwanted = [*copied, *trials["promoted_from"].dropna()]
+    curves = curves[~curves["trial"].isin(unwanted)].sort_values(["trial", "epoch"], kind="stable")
+    return curves[curves["value"].notna().groupby(curves["trial"]).cummin()]
 
 
 def make_curves(
@@ -152,14 +163,15 @@ def make_curves(
         raise RunError(f"{where}: no column is left for parameters, expected at least one: see --params")
     _check_numbers(table, where, objective)
     table = table.sort_values(["config", "epoch"], kind="stable")
-    groups = list(table.groupby("config", sort=False))
-    for config, group in groups:
-        _check_curve(group, f"{where}: configuration {config}", params)
+    _check_epochs(table, where)
+    _check_params(table, where, params)
+    first = table["epoch"].to_numpy(float) == 1
+    starts = np.flatnonzero(first)[1:]
     return Curves(
-        ids=[str(name) for name, _ in groups],
-        values=[group[objective].to_numpy(float) for _, group in groups],
-        seconds=[group["seconds"].to_numpy(float) for _, group in groups],
-        params=table.drop_duplicates("config")[list(params)].reset_index(drop=True),
+        ids=[str(name) for name in table["config"][first]],
+        values=np.split(table[objective].to_numpy(float), starts),
+        seconds=np.split(table["seconds"].to_numpy(float), starts),
+        params=table.loc[first, list(params)].reset_index(drop=True),
         direction=direction,
     )
 
@@ -187,15 +199,23 @@ def _check_numbers(table: "pd.DataFrame", where: str, objective: str) -> None:
         )
 
 
-def _check_curve(group: "pd.DataFrame", where: str, params: Sequence[str]) -> None:
-    epochs = group["epoch"].to_numpy(float)
-    wrong = np.flatnonzero(epochs != np.arange(1, len(epochs) + 1))
+def _check_epochs(table: "pd.DataFrame", where: str) -> None:
+    expected = table.groupby("config", sort=False).cumcount().to_numpy() + 1
+    wrong = np.flatnonzero(table["epoch"].to_numpy(float) != expected)
     if len(wrong):
-        found, expected = epochs[wrong[0]], wrong[0] + 1
-        raise RunError(f"{where}: found epoch {found:g}, expected {expected}: epochs run from 1 upwards without a hole")
+        row = table.iloc[wrong[0]]
+        raise RunError(
+            f"{where}: configuration {row['config']}: found epoch {row['epoch']:g}, expected {expected[wrong[0]]}: "
+            "epochs run from 1 upwards, each once"
+        )
+
+
+def _check_params(table: "pd.DataFrame", where: str, params: Sequence[str]) -> None:
+    groups = table.groupby("config", sort=False)
     for name in params:
-        if group[name].nunique(dropna=False) > 1:
+        changes = groups[name].nunique(dropna=False) > 1
+        if changes.any():
             raise RunError(
-                f"{where}: {name} changes from {group[name].iloc[0]!r}, expected one value: "
-                "a column that is no parameter is left out by naming the others with --params"
+                f"{where}: configuration {changes.index[changes][0]}: {name} changes, expected one value: "
+                "leave out what is no parameter by naming the others with --params"
             )

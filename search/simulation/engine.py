@@ -35,14 +35,18 @@ class Stack:
         scheduler: stops and pauses trials.
         row_of: the recorded configuration that a suggestion stands for.
         max_pending: trials that may wait for a worker; Tune's default is 1, so that one is always asked for early.
+        num_samples: trials that are asked for, as Tune counts them.
         callbacks: are told what happens.
+        give_up: told of a trial whose recorded curve ended before the scheduler ended it.
     """
 
     searcher: Searcher
     scheduler: TrialScheduler
     row_of: Callable[[dict[str, Any]], int]
     max_pending: int
+    num_samples: float = math.inf
     callbacks: Sequence[Callback] = ()
+    give_up: Callable[[str], None] = lambda trial_id: None
 
 
 @dataclass(eq=False)
@@ -72,11 +76,11 @@ class VirtualTrial:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Bounds:
     """When a simulated search ends.
 
     Attributes:
-        num_trials: trials that are started at most.
+        num_trials: trials that the sampler proposes.
         max_epochs: epochs of a trial that is not stopped.
         total_epochs: epochs of all trials together.
         time_s: time on the virtual clock, in seconds.
@@ -97,16 +101,18 @@ class Trace:
         value: (R,) the objective.
         epoch: (R,) the trial's epoch.
         trials: all trials in the order of their suggestion.
-        suggest_s: real time spent in the searcher's suggestions.
-        result_s: real time spent in everything else that is asked of searcher, scheduler and callbacks.
+        suggest_s: (T,) real time that the searcher took for each trial.
+        result_s: (R,) real time that searcher, scheduler and callbacks took for each result.
+        place_s: real time that the scheduler took to choose which trial runs next, in all.
     """
 
     time_s: np.ndarray
     value: np.ndarray
     epoch: np.ndarray
     trials: Sequence[VirtualTrial]
-    suggest_s: float
-    result_s: float
+    suggest_s: np.ndarray
+    result_s: np.ndarray
+    place_s: float
 
 
 class VirtualTune:
@@ -116,7 +122,7 @@ class VirtualTune:
         stack: what decides.
         curves: what the workers would have measured.
         num_workers: trials that run side by side.
-        limits: when to end.
+        bounds: when to end.
         timer: the clock, in seconds, that weighs the stack's own work.
     """
 
@@ -126,13 +132,13 @@ class VirtualTune:
         curves: Curves,
         *,
         num_workers: int,
-        limits: Limits,
+        bounds: Bounds,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._stack = stack
         self._curves = curves
         self._free = num_workers
-        self._limits = limits
+        self._bounds = bounds
         self._timer = timer
         self._trials: list[VirtualTrial] = []
         self._live: dict[str, VirtualTrial] = {}
@@ -143,8 +149,9 @@ class VirtualTune:
         self._events: list[tuple[float, int, VirtualTrial]] = []
         self._numbers = itertools.count()
         self._results: list[tuple[float, float, int]] = []
-        self._suggest_s = 0.0
-        self._result_s = 0.0
+        self._suggest_s: list[float] = []
+        self._result_s: list[float] = []
+        self._place_s = 0.0
         self.search_alg = SimpleNamespace(searcher=stack.searcher)
 
     def get_trials(self) -> list[VirtualTrial]:
@@ -158,21 +165,21 @@ class VirtualTune:
     def run(self) -> Trace:
         """Run until nothing is left to do or a limit is met."""
         self._fill()
-        while self._events and len(self._results) < self._limits.total_epochs:
+        while self._events and len(self._results) < self._bounds.total_epochs:
             now, number, trial = heapq.heappop(self._events)
             if trial.event != number:
                 continue  # it was stopped or paused since
-            if now > self._limits.time_s:
+            if now > self._bounds.time_s:
                 break
             self._now = now
             before = self._timer()
             self._take_result(trial)
-            self._result_s += self._timer() - before
+            self._result_s.append(self._timer() - before)
             self._fill()
         times, values, epochs = zip(*self._results, strict=True) if self._results else ((), (), ())
         return Trace(
             np.array(times, float), np.array(values, float), np.array(epochs, int), self._trials,
-            self._suggest_s, self._result_s,
+            np.array(self._suggest_s), np.array(self._result_s), self._place_s,
         )  # fmt: skip
 
     def _fill(self) -> None:
@@ -182,22 +189,21 @@ class VirtualTune:
 
     def _ask(self) -> bool:
         """Add one trial to the queue, if it has room and the searcher has one."""
-        full = len(self._pending) >= self._stack.max_pending or len(self._trials) >= self._limits.num_trials
+        full = len(self._pending) >= self._stack.max_pending or len(self._trials) >= self._stack.num_samples
         if self._finished or full:
             return False
-        before = self._timer()
         trial_id = f"{len(self._trials):08d}"
+        before = self._timer()
         config = self._stack.searcher.suggest(trial_id)
-        self._suggest_s += self._timer() - before
+        suggest_s = self._timer() - before
         if config is None or config == Searcher.FINISHED:
             self._finished = config is not None
             return False
         trial = VirtualTrial(trial_id, config, self._stack.row_of(config))
         self._trials.append(trial)
         self._live[trial_id] = self._pending[trial_id] = trial
-        before = self._timer()
+        self._suggest_s.append(suggest_s)
         self._stack.scheduler.on_trial_add(self, trial)
-        self._result_s += self._timer() - before
         return True
 
     def _start(self) -> bool:
@@ -206,11 +212,13 @@ class VirtualTune:
             return False
         before = self._timer()
         trial = self._stack.scheduler.choose_trial_to_run(self)
-        self._result_s += self._timer() - before
+        self._place_s += self._timer() - before
         trial = trial or next(iter(self._pending.values()), None)
         if trial is None:
             return False
         self._set_status(trial, Trial.RUNNING)
+        for callback in self._stack.callbacks:
+            callback.on_trial_start(len(self._results), self._trials, trial)
         self._schedule(trial)
         return True
 
@@ -229,9 +237,7 @@ class VirtualTune:
 
     def _take_result(self, trial: VirtualTrial) -> None:
         result = self._measure(trial)
-        decision = TrialScheduler.STOP
-        if not result["done"]:
-            decision = self._stack.scheduler.on_trial_result(self, trial, result)
+        decision = self._stack.scheduler.on_trial_result(self, trial, result)
         if decision == TrialScheduler.STOP:
             result["done"] = True
         else:
@@ -240,24 +246,27 @@ class VirtualTune:
             callback.on_trial_result(len(self._results), self._trials, trial, result)
         trial.last_result = result
         if trial.status != Trial.RUNNING:
-            return  # the scheduler stopped or paused it itself
+            return  # the scheduler stopped it itself
         if decision == TrialScheduler.STOP:
+            self.stop_trial(trial)
+        elif trial.epochs == self._length(trial):
+            # As of a training function that returns: the scheduler was asked, and is told of the end.
+            self._stack.give_up(trial.trial_id)
             self.stop_trial(trial)
         elif decision == TrialScheduler.PAUSE:
             self.pause_trial(trial)
         else:
             self._schedule(trial)
 
+    def _length(self, trial: VirtualTrial) -> int:
+        return min(self._bounds.max_epochs, len(self._curves.values[trial.row]))
+
     def _measure(self, trial: VirtualTrial) -> dict[str, Any]:
         """The trial's next epoch, as a worker would report it."""
-        values, seconds = self._curves.values[trial.row], self._curves.seconds[trial.row]
-        value, epoch_s = float(values[trial.epochs]), float(seconds[trial.epochs])
+        value = float(self._curves.values[trial.row][trial.epochs])
+        epoch_s = float(self._curves.seconds[trial.row][trial.epochs])
         trial.epochs += 1
         self._results.append((self._now, value, trial.epochs))
-        if trial.epochs == self._limits.max_epochs:
-            trial.ended = "done"
-        elif trial.epochs == len(values):
-            trial.ended = "cut"
         return {
             "trial_id": trial.trial_id,
             "training_iteration": trial.epochs,
@@ -268,7 +277,7 @@ class VirtualTune:
             OBJECTIVE: value,
             METRIC: value,
             "diverged": False,
-            "done": bool(trial.ended),
+            "done": False,
         }
 
     def stop_trial(self, trial: VirtualTrial) -> None:
@@ -283,7 +292,8 @@ class VirtualTune:
             self._stack.searcher.on_trial_complete(trial.trial_id)
         for callback in self._stack.callbacks:
             callback.on_trial_complete(len(self._results), self._trials, trial)
-        trial.ended = trial.ended or "stopped"
+        cut = trial.epochs == len(self._curves.values[trial.row])
+        trial.ended = "done" if trial.epochs == self._bounds.max_epochs else "cut" if cut else "stopped"
         self._set_status(trial, Trial.TERMINATED)
 
     def pause_trial(self, trial: VirtualTrial, should_checkpoint: bool = True) -> None:

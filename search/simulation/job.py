@@ -5,8 +5,9 @@ import itertools
 from rich.console import Console
 
 from search.errors import RunError
+from search.samplers import check_sampler
 from search.simulation.curves import Curves, read_curves
-from search.simulation.engine import Limits
+from search.simulation.engine import Bounds
 from search.simulation.options import SimulationOptions
 from search.simulation.stacks import OURS, STOCK, STOCK_SAMPLERS, STOCK_SCHEDULERS, Setting
 from search.simulation.summary import horizons, summarise, to_tables, write_results
@@ -27,7 +28,7 @@ def settings_of(options: SimulationOptions) -> list[Setting]:
     ]
 
 
-def limits_of(options: SimulationOptions, curves: Curves) -> Limits:
+def bounds_of(options: SimulationOptions, curves: Curves) -> Bounds:
     """When a search ends.
 
     Raises:
@@ -40,7 +41,7 @@ def limits_of(options: SimulationOptions, curves: Curves) -> Limits:
             f"--time-budget: got {options.time_budget_s:g} s, expected at least the {slowest:g} s of the slowest "
             "first epoch: allow more"
         )
-    return Limits(
+    return Bounds(
         num_trials=options.num_trials,
         max_epochs=min(options.max_epochs or longest, longest),
         total_epochs=options.total_epochs,
@@ -52,6 +53,8 @@ def run_simulation(options: SimulationOptions, console: Console) -> None:
     """Simulate every setting, and print and write what came out."""
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise RunError(f"--out: {options.out} is a file, expected a folder: choose another")
+    for name in options.samplers:
+        check_sampler(name, {}, {})
     curves = read_curves(
         options.curves,
         objective=options.objective,
@@ -59,25 +62,25 @@ def run_simulation(options: SimulationOptions, console: Console) -> None:
         params=options.params,
         backbone=options.backbone,
     )
-    limits = limits_of(options, curves)
-    best = curves.best(limits.max_epochs)
-    target = options.target if options.target is not None else curves.easy_target(limits.max_epochs, EASY_SHARE)
+    bounds = bounds_of(options, curves)
+    best = curves.best(bounds.max_epochs)
+    target = options.target if options.target is not None else curves.easy_target(bounds.max_epochs, EASY_SHARE)
     console.print(
         f"{options.curves}: {len(curves.ids)} configurations of {len(curves.params.columns)} parameters, up to "
-        f"{limits.max_epochs} epochs; best {options.objective} {best:.6g}, target {target:.6g}"
+        f"{bounds.max_epochs} epochs; best {options.objective} {best:.6g}, target {target:.6g}"
     )
     outcomes = list(
         sweep(
             curves,
             settings_of(options),
-            limits=limits,
+            bounds=bounds,
             num_seeds=options.num_seeds,
             seed=options.seed,
             target=target,
         )
     )
-    for table in to_tables(summarise(outcomes, curves, limits.max_epochs), horizons(outcomes)):
+    for table in to_tables(summarise(outcomes, curves, bounds.max_epochs), horizons(outcomes)):
         console.print(table)
     if options.out is not None:
-        write_results(outcomes, curves, limits.max_epochs, options.out)
+        write_results(outcomes, curves, bounds.max_epochs, options.out)
         console.print(f"all searches: {options.out}")

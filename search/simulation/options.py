@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from galaxy_models.task import Direction
+from search.options import SAMPLERS as ALL_SAMPLERS
 from search.options import duration_s, positive_int, seed_number
+from search.rungs import SCHEDULERS
 
-SAMPLERS = ("tpe", "random")
-SCHEDULERS = ("asha", "none")
+# A grid over the ranges of a table says nothing of the table.
+SAMPLERS = tuple(name for name in ALL_SAMPLERS if name != "grid")
 
 
 @dataclass(frozen=True, kw_only=True)

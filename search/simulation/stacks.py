@@ -1,24 +1,29 @@
 """What decides in a simulated search: the objects of a real one, or those that Tune's documentation shows."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
-from optuna.storages import BaseStorage, InMemoryStorage
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from galaxy_models.task import Direction
-from search.ledger import Ledger
+from search.account import Account, Terms
+from search.journal import RunJournal
+from search.ledger import Ledger, Limits
 from search.recorder import Recorder
-from search.scheduler import BackboneAsha
+from search.samplers import SamplerPlan
+from search.scheduler import LedgerScheduler
 from search.searcher import StudySearcher
 from search.simulation.curves import Curves
-from search.simulation.engine import METRIC, OBJECTIVE, Limits, Stack
+from search.simulation.engine import METRIC, OBJECTIVE, Bounds, Stack
 from search.simulation.table import TableSpace
 from search.space import Space
-from search.study import make_sampler
+from search.study import open_study
 
 OURS, STOCK = "ours", "stock"
 STOCK_SAMPLERS = ("tpe", "random")
@@ -50,14 +55,31 @@ class Setting:
         return f"{self.stack} {self.sampler} {self.scheduler}"
 
 
+@dataclass(frozen=True)
+class Record:
+    """Where a simulated search keeps its study.
+
+    Attributes:
+        storage: of Optuna.
+        commit: brings what was written to the disk, if there is one; see `Ledger.commit`.
+    """
+
+    storage: BaseStorage = field(default_factory=InMemoryStorage)
+    commit: Callable[..., None] = lambda durable=False: None
+
+    @classmethod
+    @contextmanager
+    def on_disk(cls, path: Path) -> Iterator["Record"]:
+        """A journal as a real search writes it, closed in the end."""
+        journal = RunJournal(path)
+        try:
+            yield cls(JournalStorage(journal), journal.commit)
+        finally:
+            journal.close()
+
+
 def make_stack(
-    setting: Setting,
-    curves: Curves,
-    space: TableSpace,
-    *,
-    limits: Limits,
-    seed: int,
-    storage: BaseStorage | None = None,
+    setting: Setting, curves: Curves, space: TableSpace, *, bounds: Bounds, seed: int, record: Record | None = None
 ) -> Stack:
     """Make fresh objects for one simulated search.
 
@@ -65,68 +87,61 @@ def make_stack(
         setting: which.
         curves: what the search runs on.
         space: the space of the curves' configurations.
-        limits: when the search ends.
+        bounds: when the search ends.
         seed: of the sampler.
-        storage: where the study is kept; None = in memory.
+        record: where the study is kept; None = in memory.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     make = _ours if setting.stack == OURS else _stock
-    return make(setting, space, curves.direction, limits, seed, storage or InMemoryStorage())
+    return make(setting, space.fresh(), curves.direction, bounds, seed, record or Record())
 
 
 def _ours(
-    setting: Setting, space: TableSpace, direction: Direction, limits: Limits, seed: int, storage: BaseStorage
+    setting: Setting, space: TableSpace, direction: Direction, bounds: Bounds, seed: int, record: Record
 ) -> Stack:
-    study = optuna.create_study(
-        study_name=space.name,
-        storage=storage,
-        sampler=make_sampler(seed, space.name, {}),
-        direction="minimize" if direction == "min" else "maximize",
+    # Of a space file nothing is read but its name and the configurations that it gives.
+    table = cast(Space, space)
+    plan = SamplerPlan(name=setting.sampler, space=space.name, seed=seed, fixed={}, distributions=space.distributions)
+    terms = Terms(
+        max_epochs=bounds.max_epochs, objective=METRIC, direction=direction, seed=seed, scheduler=setting.scheduler
     )
+    study = open_study(record.storage, table, direction=direction, queue=[])
     ledger = Ledger(
-        # Of a space file a ledger reads nothing but the configurations that it gives.
-        spaces={space.name: cast(Space, space)},
-        studies={space.name: study},
-        num_trials=limits.num_trials,
-        max_epochs=limits.max_epochs,
-        objective=METRIC,
-        direction=direction,
-        seed=seed,
+        accounts={space.name: Account(table, study, plan, terms)},
+        limits=Limits(num_trials=bounds.num_trials),
+        commit=record.commit,
     )
-    schedulers: dict[str, TrialScheduler] = {
-        "asha": BackboneAsha(limits.max_epochs, direction),
-        "none": FIFOScheduler(),
-    }
     return Stack(
         searcher=StudySearcher(ledger, setting.num_workers),
-        scheduler=schedulers[setting.scheduler],
-        row_of=lambda config: int(config["train"]["row"]),
+        scheduler=LedgerScheduler(ledger),
+        row_of=lambda config: int(config["train"][ROW]),
         max_pending=setting.num_workers,
-        callbacks=[Recorder(ledger, NO_RUN_DIR)],
+        callbacks=[Recorder(ledger, NO_RUN_DIR, keep_top=1, say=lambda words: None)],
+        give_up=lambda trial_id: ledger.finish(trial_id, "stopped", "its recorded curve ended"),
     )
 
 
 def _stock(
-    setting: Setting, space: TableSpace, direction: Direction, limits: Limits, seed: int, storage: BaseStorage
+    setting: Setting, space: TableSpace, direction: Direction, bounds: Bounds, seed: int, record: Record
 ) -> Stack:
     def suggest(trial: Any) -> dict[str, int]:
         return {ROW: space.nearest(space.suggest(trial))}
 
-    samplers: dict[str, optuna.samplers.BaseSampler | None] = {
-        "tpe": None,  # what OptunaSearch takes by itself
-        "random": optuna.samplers.RandomSampler(seed=seed % 2**32),
-    }
+    # Without a sampler OptunaSearch takes TPE with Optuna's defaults.
+    sampler = optuna.samplers.RandomSampler(seed=seed % 2**32) if setting.sampler == "random" else None
     searcher = OptunaSearch(
         suggest,
         metric=OBJECTIVE,
         mode=direction,
-        sampler=samplers[setting.sampler],
-        seed=None if samplers[setting.sampler] else seed % 2**32,
-        storage=storage,
+        sampler=sampler,
+        seed=None if sampler else seed % 2**32,
+        storage=record.storage,
     )
     scheduler = FIFOScheduler()
     if setting.scheduler == "asha":
         scheduler = AsyncHyperBandScheduler(
-            metric=OBJECTIVE, mode=direction, max_t=limits.max_epochs, grace_period=1, reduction_factor=3
+            metric=OBJECTIVE, mode=direction, max_t=bounds.max_epochs, grace_period=1, reduction_factor=3
         )
-    return Stack(searcher, scheduler, row_of=lambda config: int(config[ROW]), max_pending=1)
+    return Stack(
+        searcher, scheduler, row_of=lambda config: int(config[ROW]), max_pending=1, num_samples=bounds.num_trials
+    )

@@ -4,19 +4,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from galaxy_models.seeds import derive_seed
 from search.simulation.curves import Curves
-from search.simulation.engine import Limits, Trace, VirtualTune
+from search.simulation.engine import Bounds, Trace, VirtualTune
 from search.simulation.regret import best_so_far, first_reached
-from search.simulation.stacks import Setting, make_stack
+from search.simulation.stacks import Record, Setting, make_stack
 from search.simulation.table import TableSpace
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
 
 _STATM = Path("/proc/self/statm")
 _PAGE_MB = 4096 / 1e6
@@ -64,7 +60,7 @@ class Outcome:
 
 
 def sweep(
-    curves: Curves, settings: Sequence[Setting], *, limits: Limits, num_seeds: int, seed: int, target: float
+    curves: Curves, settings: Sequence[Setting], *, bounds: Bounds, num_seeds: int, seed: int, target: float
 ) -> Iterator[Outcome]:
     """Simulate every setting with every seed.
 
@@ -73,7 +69,7 @@ def sweep(
     Args:
         curves: what the searches run on.
         settings: how to search.
-        limits: when a search ends.
+        bounds: when a search ends.
         num_seeds: searches for each setting.
         seed: of all random draws.
         target: the value to reach.
@@ -82,7 +78,7 @@ def sweep(
     for setting in settings:
         for number in range(num_seeds):
             before = resident_mb()
-            trace = simulate(setting, curves, space, limits=limits, seed=derive_seed(seed, "simulated search", number))
+            trace = simulate(setting, curves, space, bounds=bounds, seed=derive_seed(seed, "simulated search", number))
             yield measure(setting, number, curves, trace, target=target, memory_mb=resident_mb() - before)
 
 
@@ -91,14 +87,14 @@ def simulate(
     curves: Curves,
     space: TableSpace,
     *,
-    limits: Limits,
+    bounds: Bounds,
     seed: int,
-    storage: "BaseStorage | None" = None,
+    record: Record | None = None,
     timer: Callable[[], float] = time.perf_counter,
 ) -> Trace:
     """Simulate one search; see `make_stack` and `VirtualTune`."""
-    stack = make_stack(setting, curves, space, limits=limits, seed=seed, storage=storage)
-    return VirtualTune(stack, curves, num_workers=setting.num_workers, limits=limits, timer=timer).run()
+    stack = make_stack(setting, curves, space, bounds=bounds, seed=seed, record=record)
+    return VirtualTune(stack, curves, num_workers=setting.num_workers, bounds=bounds, timer=timer).run()
 
 
 def measure(setting: Setting, seed: int, curves: Curves, trace: Trace, *, target: float, memory_mb: float) -> Outcome:
@@ -116,7 +112,7 @@ def measure(setting: Setting, seed: int, curves: Curves, trace: Trace, *, target
         num_cut=ends.count("cut"),
         target_s=None if reached is None else float(trace.time_s[reached]),
         target_epochs=None if reached is None else reached + 1,
-        driver_ms=1e3 * (trace.suggest_s + trace.result_s) / len(best),
+        driver_ms=1e3 * float(trace.suggest_s.sum() + trace.result_s.sum() + trace.place_s) / len(best),
         memory_mb=memory_mb,
     )
 

@@ -3,13 +3,16 @@
 Each column is a parameter. Numbers are drawn from the range of the column, on a logarithmic scale where all are
 positive and span more than two decades; anything else is a choice among the values that occur. A column that is
 empty for some configurations is asked for only where it exists: after the categorical column whose value decides
-that, or else after a choice of its own, `branch`. A suggestion stands for the nearest configuration among those
-with the same parameters: numbers differ by their distance on the scale of the range, choices by 0 or 1.
+that, or else after a choice of its own, `branch`.
+
+A suggestion stands for the nearest configuration among those with the same parameters: numbers differ by the square
+of their distance on the scale of the range, choices by 0 or 1. One that stood for another suggestion before is passed
+over, unless it is met exactly: two draws from a continuous range never train the same network.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +57,17 @@ class Axis:
             return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
         return trial.suggest_float(self.name, self.low, self.high, log=self.log)
 
+    @property
+    def distribution(self) -> "optuna.distributions.BaseDistribution":
+        """Where it is drawn from, as Optuna says it."""
+        from optuna import distributions
+
+        if self.kind == "choice":
+            return distributions.CategoricalDistribution(self.choices)
+        if self.kind == "int":
+            return distributions.IntDistribution(int(self.low), int(self.high), log=self.log)
+        return distributions.FloatDistribution(self.low, self.high, log=self.log)
+
     def place(self, value: Any) -> float:
         """Where a value lies: from 0 to 1 on the scale of a range, or the number of a choice; NaN if missing."""
         if value is None:
@@ -88,17 +102,19 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class RecordedConfig:
-    """A suggestion, as a ledger keeps it.
+    """A suggestion, with the fields of a TrainConfig that a ledger reads or sets.
 
     Attributes:
         row: the recorded configuration that it stands for.
         epochs: epochs of a trial that is not stopped.
         seed: unused; every trial of a configuration shows the recorded curve.
+        image_px: unknown.
     """
 
     row: int
     epochs: int = 0
     seed: int = 0
+    image_px: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain types."""
@@ -114,6 +130,7 @@ class TableSpace:
         branches: which parameters occur together, by the value of `branch_axis`.
         branch_axis: the choice that decides which parameters there are; None = all have the same.
         places: (C, P) where each configuration lies on each axis; NaN where it lacks the parameter.
+        taken: the configuration that each suggestion of this search stood for.
         name: of its study.
         named: configurations that run first: none.
         path: where it came from: nowhere.
@@ -124,6 +141,7 @@ class TableSpace:
     branches: Mapping[Any, tuple[str, ...]]
     branch_axis: Axis | None
     places: np.ndarray
+    taken: dict[tuple[Any, ...], int] = field(default_factory=dict)
     name: str = "table"
     named: tuple[dict[str, Any], ...] = ()
     path: Path = Path("table")
@@ -140,13 +158,30 @@ class TableSpace:
         places = np.array([_places(params[name], axis) for name, axis in axes.items()]).T
         return cls(axes, branches, branch_axis, places)
 
+    @property
+    def distributions(self) -> "dict[str, optuna.distributions.BaseDistribution]":
+        """Where each parameter is drawn from."""
+        axes = [*self.axes.values(), *([self.branch_axis] if self.branch_axis else [])]
+        return {axis.name: axis.distribution for axis in axes}
+
     def suggest(self, trial: "optuna.Trial") -> dict[str, Any]:
         """Ask an Optuna trial for values of a table's parameters."""
         key = self.branch_axis.suggest(trial) if self.branch_axis else None
         return {name: self.axes[name].suggest(trial) for name in self.branches[key]}
 
     def nearest(self, values: Mapping[str, Any]) -> int:
-        """The recorded configuration with the same parameters whose values are nearest; the first of equals."""
+        """The recorded configuration that a suggestion stands for; see the top of this file."""
+        key = tuple(sorted(values.items()))
+        if key not in self.taken:
+            distance = self._distances(values)
+            others = list(self.taken.values())
+            if len(others) < len(distance):
+                distance[others] = np.where(distance[others] == 0, 0.0, np.inf)
+            self.taken[key] = int(np.argmin(distance))
+        return self.taken[key]
+
+    def _distances(self, values: Mapping[str, Any]) -> np.ndarray:
+        """(C,) from each configuration; infinite where the parameters differ."""
         distance = np.zeros(len(self.places))
         for number, axis in enumerate(self.axes.values()):
             place = axis.place(values.get(axis.name))
@@ -157,7 +192,11 @@ class TableSpace:
                 distance += np.where(np.isnan(column), np.inf, column != place)
             else:
                 distance += np.where(np.isnan(column), np.inf, (column - place) ** 2)
-        return int(np.argmin(distance))
+        return distance
+
+    def fresh(self) -> "TableSpace":
+        """The same space for another search."""
+        return replace(self, taken={})
 
     def config(self, trial: "optuna.Trial") -> RecordedConfig:
         """Ask for one configuration, as a ledger does."""

@@ -1,0 +1,110 @@
+"""Learning curves are read as they were measured, and anything else is refused in words."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from few_curves import curves, table
+
+from search.errors import RunError
+from search.simulation.curves import make_curves, read_curves
+
+TWO = {"a": [3.0, 2.0, 2.5], "b": [4.0, 1.0]}
+
+
+def write(folder: Path, frame: pd.DataFrame, name: str = "curves.parquet") -> Path:
+    frame.to_parquet(folder / name)
+    return folder / name
+
+
+def test_a_table_in_any_order_becomes_one_curve_a_configuration(tmp_path: Path) -> None:
+    shuffled = table(TWO, seconds=2.0).iloc[[4, 2, 0, 3, 1]]
+    found = read_curves(write(tmp_path, shuffled))
+    assert found.ids == ["a", "b"]
+    assert [list(values) for values in found.values] == [[3.0, 2.0, 2.5], [4.0, 1.0]]
+    assert [list(seconds) for seconds in found.seconds] == [[2.0] * 3, [2.0] * 2]
+    assert found.params.to_dict("list") == {"x": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("direction", "epochs", "best", "worst"),
+    [("min", 3, 1.0, 4.0), ("min", 1, 3.0, 4.0), ("max", 3, 4.0, 1.0), ("max", 1, 4.0, 3.0)],
+)
+def test_best_and_worst_count_every_epoch(direction: Any, epochs: int, best: float, worst: float) -> None:
+    found = curves(TWO, direction=direction)
+    assert (found.best(epochs), found.worst(epochs)) == (best, worst)
+
+
+def test_an_easy_target_is_what_a_share_of_the_curves_reach() -> None:
+    hundred = {f"{number:03d}": [float(number)] for number in range(1, 101)}
+    assert curves(hundred).easy_target(1, 0.02) == 2.0
+    assert curves(hundred, direction="max").easy_target(1, 0.02) == 99.0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda frame: frame.drop(columns="seconds"), "no column 'seconds'"),
+        (lambda frame: frame.iloc[:0], "has no row"),
+        (lambda frame: frame.drop(columns="x"), "no column is left for parameters"),
+        (lambda frame: frame.assign(value="good"), "column 'value' is of type .*, expected numbers"),
+        (lambda frame: frame.assign(value=np.inf), r"configuration a, epoch 1: value is inf.*\(5 such rows\)"),
+        (lambda frame: frame.assign(seconds=0.0), "seconds is 0.0, expected more than 0"),
+        (lambda frame: frame[frame["epoch"] != 2], "configuration a: found epoch 3, expected 2"),
+        (lambda frame: pd.concat([frame, frame.iloc[:1]]), "configuration a: found epoch 1, expected 2"),
+        (lambda frame: frame.assign(x=range(5)), "configuration a: x changes, expected one value"),
+        (lambda frame: frame.assign(config=None), "a row has no config"),
+    ],
+)
+def test_what_is_no_learning_curve_is_refused_in_words(change: Any, words: str) -> None:
+    with pytest.raises(RunError, match=words):
+        make_curves(change(table(TWO)), where="here", objective="value", direction="min", params=())
+
+
+def test_a_file_that_is_missing_or_no_parquet_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such file, expected a Parquet table"):
+        read_curves(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("config,epoch")
+    with pytest.raises(RunError, match="not a Parquet table"):
+        read_curves(tmp_path / "text.parquet")
+
+
+def a_run(folder: Path) -> Path:
+    """A run of two backbones: of `cnn` one trial diverged, one was run again, one took another's result."""
+    nan = float("nan")
+    rows = [("cnn", 0, 1, 0.9), ("cnn", 0, 2, 0.8), ("cnn", 1, 1, 0.7), ("cnn", 2, 1, 0.5), ("cnn", 2, 2, nan)]
+    rows += [("cnn", 3, 1, 0.7), ("cnn", 3, 2, 0.6), ("cnn", 4, 1, 0.9), ("cnn", 5, 1, nan), ("vgg16", 0, 1, 0.1)]
+    frame = pd.DataFrame(rows, columns=["backbone", "trial", "epoch", "value"]).assign(learning_rate=0.5)
+    frame["seconds"] = np.where(frame["trial"] == 4, nan, 1.0)
+    trials = pd.DataFrame(
+        {
+            "backbone": ["cnn"] * 6 + ["vgg16"],
+            "trial": [0, 1, 2, 3, 4, 5, 0],
+            "duplicate_of": pd.array([None, None, None, None, 0, None, None], dtype="Int64"),
+            "promoted_from": pd.array([None, None, None, 1, None, None, None], dtype="Int64"),
+            "param_learning_rate": pd.array([0.1, 0.2, 0.3, 0.2, 0.1, 0.9, 0.5], dtype="Float64"),
+            "param_stages": pd.array([None] * 6 + [3], dtype="Int64"),
+        }
+    )
+    write(folder, trials, "trials.parquet")
+    return write(folder, frame)
+
+
+def test_a_runs_curves_are_those_it_trained_each_at_its_longest_and_up_to_where_it_diverged(tmp_path: Path) -> None:
+    found = read_curves(a_run(tmp_path), backbone="cnn")
+    assert found.ids == ["0", "2", "3"]
+    assert [list(values) for values in found.values] == [[0.9, 0.8], [0.5], [0.7, 0.6]]
+    assert found.params.to_dict("list") == {"param_learning_rate": [0.1, 0.3, 0.2]}
+
+
+def test_a_run_of_several_backbones_needs_one_of_them_named(tmp_path: Path) -> None:
+    path = a_run(tmp_path)
+    with pytest.raises(RunError, match="has the backbones cnn, vgg16, expected one: choose it with --backbone"):
+        read_curves(path)
+    with pytest.raises(RunError, match=r"--backbone resnet50: .* has no such backbone, expected one of cnn, vgg16"):
+        read_curves(path, backbone="resnet50")
+    with pytest.raises(RunError, match=r"--params: .* has no column 'param_width'"):
+        read_curves(path, backbone="cnn", params=["width"])
+    assert read_curves(path, backbone="cnn", params=["learning_rate"]).params.shape == (3, 1)
