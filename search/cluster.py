@@ -3,7 +3,13 @@
 import contextlib
 import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
+
+import psutil
+
+from search.signals import leave_at_once
 
 # Read by Ray and Tune when they start. Tune's own loggers, its periodic snapshots and its Ctrl-C handler are off: the
 # study is the record, the TensorBoard files are ours, and a signal must also end in a report.
@@ -19,11 +25,19 @@ _SETTINGS = {
 }
 # Galaxies are mapped from files, so the object store carries next to nothing.
 _OBJECT_STORE_BYTES = 128 * 2**20
+# Without either of these Tune waits for ever.
+_VITAL = ("raylet", "gcs_server")
+_WATCH_INTERVAL_S = 1.0
 
 
 @contextlib.contextmanager
-def local_ray() -> Iterator[tuple[int, int]]:
+def local_ray(remedy: str) -> Iterator[tuple[int, int]]:
     """Start a Ray on this machine and end it with the block.
+
+    Should Ray itself die, this process ends with code 1 and one message: all that is recorded is on the disk.
+
+    Args:
+        remedy: what to do then.
 
     Yields:
         Its processors and its GPUs.
@@ -42,8 +56,30 @@ def local_ray() -> Iterator[tuple[int, int]]:
         logging_level=logging.ERROR,
         object_store_memory=_OBJECT_STORE_BYTES,
     )
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(over, remedy), daemon=True).start()
     try:
         resources = ray.cluster_resources()
         yield int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     finally:
+        over.set()
         ray.shutdown()
+
+
+def _watch(over: threading.Event, remedy: str) -> None:
+    """End this process when a part of Ray that it started has died."""
+    vital = [child for child in psutil.Process().children() if child.name() in _VITAL]
+    while not over.wait(_WATCH_INTERVAL_S):
+        dead = [child for child in vital if not _lives(child)]
+        if dead and not over.is_set():
+            print(
+                f"error: Ray's process {dead[0].pid} died, expected it to outlive the search: {remedy}", file=sys.stderr
+            )
+            leave_at_once(1)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -46,7 +46,7 @@ def run_search(options: SearchOptions) -> int:
             stack.enter_context(RunLock(run_dir))
         session = Session.begin(run_dir, options, plan)
         # Ray sets a handler of its own for SIGTERM when it starts, so ours come after it.
-        num_cpus, num_gpus = stack.enter_context(local_ray())
+        num_cpus, num_gpus = stack.enter_context(local_ray(f"go on with --resume {run_dir}"))
         received = stack.enter_context(collected_signals(console))
         job = Job(options, plan, plan_places(options, num_cpus=num_cpus, num_gpus=num_gpus), run_dir)
         return _run(job, session, console, received)

@@ -6,9 +6,9 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 from rich.console import Console
 
-# What this process started; Ray's own processes outlive a driver by some seconds.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -38,10 +38,8 @@ def collected_signals(console: Console) -> Iterator[list[int]]:
 
 def leave_at_once(exit_code: int) -> None:
     """End this process and every process that it started, without another word."""
-    import psutil
-
-    descendants = psutil.Process().children(recursive=True)
-    for process in descendants:
+    # Ray's own processes would outlive a driver by some seconds.
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     os._exit(exit_code)

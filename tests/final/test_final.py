@@ -27,7 +27,7 @@ def cluster() -> Iterator[None]:
     """A Ray of this machine; what it says when it starts is its own affair."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONWARNINGS", "ignore")
-        with local_ray():
+        with local_ray("run the tests again"):
             yield
 
 

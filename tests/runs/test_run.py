@@ -1,92 +1,20 @@
 """`python -m search.run` as a user starts it, on galaxies small enough to learn in seconds."""
 
 import json
-import os
 import re
 import shlex
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
+from blobs import PX, SPACE, run
 from optuna.trial import TrialState
 
-from galaxy_models.data.manifest import SCHEMA_VERSION, Manifest, SplitEntry
-from galaxy_models.data.shards import ShardWriter
-from galaxy_models.task import Task
 from galaxy_models.training.checkpoint import load_model
 from galaxy_models.training.evaluation import evaluate
 from galaxy_models.training.runtime import Runtime
 from galaxy_models.training.survey import SurveyData
 from search.study import load_studies
-
-PX = 32
-SPACE = """
-from galaxy_models.config import CnnConfig, TrainConfig
-
-named = [{"learning_rate": 3e-3, "width": 8}]
-
-
-def space(trial):
-    width = trial.suggest_int("width", 4, 12, step=4)
-    learning_rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
-    # The last of these trials cannot but diverge.
-    return TrainConfig(
-        backbone="cnn",
-        cnn=CnnConfig(width=width, depth=3, norm="none" if trial.number == 5 else "batch"),
-        batch_size=32,
-        optimizer="sgd" if trial.number == 5 else "adamw",
-        learning_rate=100.0 if trial.number == 5 else learning_rate,
-        momentum=0.99,
-        precision="float32",
-    )
-"""
-
-
-def draw(kind: int, rng: np.random.Generator) -> np.ndarray:
-    """A round blob, or a flat one at any angle."""
-    y, x = np.mgrid[:PX, :PX] - (PX - 1) / 2
-    angle = rng.uniform(0, np.pi)
-    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    light = np.exp(-(u**2 / 40 + v**2 / (40 if kind == 0 else 4)))
-    noisy = 180 * light + rng.normal(20, 12, (PX, PX))
-    return np.repeat(noisy.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-
-
-@pytest.fixture(scope="module")
-def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("survey")
-    task, splits = Task("classes", ("round", "flat")), {}
-    for index, (split, num_rows) in enumerate({"train": 160, "val": 60, "test": 60}.items()):
-        rng = np.random.default_rng(index)
-        writer = ShardWriter(folder, split, px=PX, task=task)
-        for row in range(num_rows):
-            writer.add(f"{split}-{row}", draw(row % 2, rng), row % 2)
-        splits[split] = SplitEntry(num_rows, writer.close(), (num_rows // 2, num_rows // 2))
-    Manifest(SCHEMA_VERSION, "blobs", False, task, PX, splits, 0, 0, {}).write(folder)
-    return folder
-
-
-def start(folder: Path, *words: str, module: str = "search.run", **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *words],
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "200", **environment},
-    )
-
-
-def run(folder: Path, *words: str, module: str = "search.run", **environment: str) -> tuple[int, str, str]:
-    process = start(folder, *words, module=module, **environment)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
 
 
 @pytest.fixture(scope="module")
@@ -201,41 +129,6 @@ def test_one_worker_and_one_seed_give_the_same_numbers_bit_for_bit(survey: Path,
     assert records[0] == records[1]
 
 
-def descendants(pid: int) -> set[int]:
-    """Process numbers of all children, and of theirs."""
-    table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = {int(child): int(parent) for child, parent in (line.split() for line in table.splitlines())}
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {pid}
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path: Path, number: signal.Signals) -> None:
-    (tmp_path / "one.py").write_text(SPACE)
-    process = start(tmp_path, "--space", "one.py", "--data", str(survey), "--name", "cut", "--num-trials", "500")
-    journal = tmp_path / "runs" / "cut" / "study.journal"
-    deadline = time.monotonic() + 200
-    while not (journal.is_file() and b"epoch:1" in journal.read_bytes()):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    ours = descendants(process.pid)
-    assert len(ours) > 3
-    process.send_signal(number)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 128 + number, err
-    page = (tmp_path / "runs" / "cut" / "report" / "report.md").read_text()
-    assert "The search ended before its last trial: interrupted." in page
-    states = {one.state for one in load_studies(tmp_path / "runs" / "cut")["one"].get_trials()}
-    assert TrialState.RUNNING not in states
-    assert "report: " in out
-    while any(Path(f"/proc/{pid}").exists() for pid in ours):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def test_votes_are_searched_within_a_time_budget(tmp_path: Path) -> None:
     words = ("simulated", "150", "--recipe", "none", "--px", str(PX), "--out", "votes")
     assert run(tmp_path, *words, module="galaxy_models.data.convert")[0] == 0
@@ -252,75 +145,6 @@ def test_votes_are_searched_within_a_time_budget(tmp_path: Path) -> None:
     assert set(metrics) == {"rmse"}
     # Answering the middle for every fraction is off by more than this.
     assert 0 < metrics["rmse"] < 0.4
-
-
-def test_a_bug_in_every_trial_ends_the_search_after_three_with_code_1(survey: Path, tmp_path: Path) -> None:
-    (tmp_path / "one.py").write_text(SPACE)
-    # Python imports this at its start: the workers' training loop is broken, the driver's is not.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "if any('default_worker' in word for word in sys.orig_argv):\n"
-        "    import galaxy_models.training.loop as loop\n"
-        "    def broken(self):\n"
-        "        raise ZeroDivisionError('planted')\n"
-        "    loop.Trainer.run_epoch = broken\n"
-    )
-    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    words = ("--space", "one.py", "--data", str(survey), "--name", "bug")
-    code, _, err = run(tmp_path, *words, PYTHONPATH=path)
-    assert code == 1, err
-    assert "ZeroDivisionError: planted" in err
-    assert "Traceback" not in err
-    trials = load_studies(tmp_path / "runs" / "bug")["one"].get_trials()
-    assert len([one for one in trials if one.state == TrialState.FAIL]) <= 4
-    assert (tmp_path / "runs" / "bug" / "report" / "report.html").is_file()
-    logs = sorted((tmp_path / "runs" / "bug" / "errors").iterdir())
-    assert "Traceback" in logs[0].read_text()
-
-
-@pytest.mark.parametrize(
-    ("break_it", "message"),
-    [
-        (lambda space, data: space.unlink(), "no such file"),
-        (lambda space, data: space.write_text("def space(trial:"), "line 1"),
-        (lambda space, data: space.write_text(SPACE.replace('backbone="cnn"', 'backbone="resnet5"')), "resnet5"),
-        (
-            lambda space, data: space.write_text("def space(trial):\n    return 3\n"),
-            "returned 3, expected a TrainConfig",
-        ),
-        (lambda space, data: space.write_text(SPACE.replace('"adamw"', '"adamww"')), "did you mean"),
-        (lambda space, data: (data / "manifest.json").unlink(), "manifest.json"),
-        (lambda space, data: (data / "train-00000.arrow").unlink(), "train-00000.arrow"),
-        (lambda space, data: flip_a_byte(data / "val-00000.arrow"), "val-00000.arrow"),
-        (lambda space, data: raise_version(data / "manifest.json"), "schema"),
-    ],
-)
-def test_bad_input_is_one_message_and_code_2(survey: Path, tmp_path: Path, break_it: Any, message: str) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    for path in survey.iterdir():
-        (data / path.name).write_bytes(path.read_bytes())
-    space = tmp_path / "one.py"
-    space.write_text(SPACE)
-    break_it(space, data)
-    code, _, err = run(tmp_path, "--space", "one.py", "--data", "data")
-    assert code == 2
-    assert err.startswith("error: ")
-    assert len(err.strip().splitlines()) == 1
-    assert message in err
-    assert not (tmp_path / "runs").exists()
-
-
-def flip_a_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def raise_version(path: Path) -> None:
-    values = json.loads(path.read_text())
-    values["schema_version"] = SCHEMA_VERSION + 1
-    path.write_text(json.dumps(values))
 
 
 def test_a_run_is_never_written_over(finished: tuple[Path, str], survey: Path) -> None:
