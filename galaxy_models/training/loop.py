@@ -191,7 +191,8 @@ class Trainer:
         except (RuntimeError, ValueError, KeyError) as error:
             found = " ".join(str(error).split())
             raise WeightsError(
-                f"training state: it is of another configuration than this trial's ({found:.300}): start the trial again"
+                f"training state: it is of another configuration than this trial's ({found:.300}): "
+                "start the trial again"
             ) from None
         self._micro_batch.size, self._eval_batch.size = int(state["micro_batch"]), int(state["eval_batch"])
         self.epoch = int(state["epoch"])
