@@ -19,6 +19,8 @@ TIMM_NAMES = {"xception": "legacy_xception"}
 # The convolutions of these run out of pixels below; measured on shapes alone, as `min_px` does for any other.
 NAMED_MIN_PX = {"cnn": 16, "inception_v3": 75, "vgg16": 32, "resnet50": 16, "xception": 16}
 SMALLEST_PX = 16
+# The family whose fully connected layers are left out.
+VGG_FAMILY = "vgg"
 
 
 def timm_name(backbone: str) -> str:
@@ -146,12 +148,12 @@ def _create_timm(name: str, px: int, **options: Any) -> nn.Module:
     cfg = _default_cfg(name)
     if cfg["fixed_input_size"]:
         options["img_size"] = px
-    if cfg["family"] == "vgg":
+    if cfg["family"] == VGG_FAMILY:
         # Its two fully-connected layers hold 119 of its 134 million weights and are tied to 1,000 everyday
         # classes. Features are the average of its convolutions instead; the layers are made tiny, then dropped.
         options["mlp_ratio"] = 1 / 4096
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    if cfg["family"] == "vgg":
+    if cfg["family"] == VGG_FAMILY:
         model.pre_logits = nn.Identity()
     return model
 

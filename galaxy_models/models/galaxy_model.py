@@ -10,6 +10,7 @@ from galaxy_models.models.backbones import create_backbone
 from galaxy_models.models.freezing import freeze, hold_frozen_modules
 from galaxy_models.models.heads import Head, make_head
 from galaxy_models.models.pretrained import load_weights_into
+from galaxy_models.models.undrawn import Undrawn
 from galaxy_models.seeds import derive_seed
 from galaxy_models.task import Task
 
@@ -70,20 +71,25 @@ def build_model(config: TrainConfig, task: Task, *, px: int, weights_dir: Path |
         weights_dir: a folder of `<timm name>.safetensors`, looked in before the network for ImageNet weights.
 
     Returns:
-        The model on the processor, in training mode.
+        The model on the processor, its filters in channels_last, in training mode.
 
     Raises:
         ConfigError: a backbone, an image size or a number of stages that does not exist.
         WeightsError: weights that cannot be had or do not fit.
     """
+    undrawn = Undrawn()
     with torch.random.fork_rng(devices=[]):
         # Only the processor's generator: torch.manual_seed would also seed the graphics cards'.
         torch.default_generator.manual_seed(derive_seed(config.seed, "initial weights"))
-        backbone, width = create_backbone(config, px=px)
-        model = GalaxyModel(backbone, make_head(width, task, drop_rate=config.drop_rate))
-    if config.weights != "none":
-        normalisation = load_weights_into(backbone, config, weights_dir=weights_dir)
-        model.mean.copy_(torch.tensor(normalisation.mean).view(1, 3, 1, 1))
-        model.std.copy_(torch.tensor(normalisation.std).view(1, 3, 1, 1))
+        with undrawn:
+            backbone, width = create_backbone(config, px=px)
+            model = GalaxyModel(backbone, make_head(width, task, drop_rate=config.drop_rate))
+        undrawn.lay_out(model, torch.channels_last)
+        if config.weights != "none":
+            with undrawn:
+                normalisation = load_weights_into(backbone, config, weights_dir=weights_dir)
+            model.mean.copy_(torch.tensor(normalisation.mean).view(1, 3, 1, 1))
+            model.std.copy_(torch.tensor(normalisation.std).view(1, 3, 1, 1))
+        undrawn.draw()
     freeze(backbone, config.trainable_stages)
     return model.train()

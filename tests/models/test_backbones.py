@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_model
 from torch import nn
 
 from galaxy_models.config import CnnConfig, TrainConfig
@@ -46,7 +46,7 @@ def built(request, tmp_path_factory) -> SimpleNamespace:
     px = max(min_px(request.param), 32)
     model = build_model(config, TASK, px=px)
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_file(model.state_dict(), path)
+    save_model(model, path)
     return SimpleNamespace(backbone=request.param, px=px, model=model, path=path)
 
 
@@ -172,7 +172,7 @@ def test_drop_path_drops():
 
 def test_frozen_blocks_drop_nothing(tmp_path):
     backbone = "timm:tf_efficientnet_lite0"
-    save_file(build_model(make_config(backbone), TASK, px=32).state_dict(), tmp_path / "model.safetensors")
+    save_model(build_model(make_config(backbone), TASK, px=32), tmp_path / "model.safetensors")
     weights = str(tmp_path / "model.safetensors")
     config = make_config(backbone, weights=weights, trainable_stages=1, drop_path_rate=0.5)
     model = build_model(config, TASK, px=32).train()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 from sklearn.datasets import load_sample_image
 from timm.data import ImageNetInfo
 
@@ -81,7 +81,7 @@ class TestTrueWeights:
     def test_a_model_of_this_project_brings_its_normalisation(self, tmp_path):
         model = build_model(lite0("none"), TASK, px=32)
         model.mean.copy_(torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1))
-        save_file(model.state_dict(), tmp_path / "ours.safetensors")
+        save_model(model, tmp_path / "ours.safetensors")
         other_task = Task("classes", ("a", "b"))
         loaded = build_model(lite0(tmp_path / "ours.safetensors"), other_task, px=32)
         assert torch.equal(loaded.mean, model.mean)
@@ -91,7 +91,7 @@ class TestTrueWeights:
     def test_position_embeddings_fit_another_image_size(self, tmp_path):
         vit = TrainConfig(backbone="timm:vit_tiny_patch16_224")
         model = build_model(vit, TASK, px=64)
-        save_file(model.backbone.state_dict(), tmp_path / "vit.safetensors")
+        save_model(model.backbone, tmp_path / "vit.safetensors")
         config = TrainConfig(backbone="timm:vit_tiny_patch16_224", weights=str(tmp_path / "vit.safetensors"))
         check_weights(config)
         loaded = build_model(config, TASK, px=96)
@@ -104,7 +104,7 @@ class TestTrueWeights:
     )
     def test_normalisation_of_files(self, tmp_path, backbone, mean):
         random = build_model(TrainConfig(backbone=backbone), TASK, px=32)
-        save_file(random.backbone.state_dict(), tmp_path / "bare.safetensors")
+        save_model(random.backbone, tmp_path / "bare.safetensors")
         config = TrainConfig(backbone=backbone, weights=str(tmp_path / "bare.safetensors"))
         torch.testing.assert_close(build_model(config, TASK, px=32).mean.flatten(), torch.tensor(mean))
         torch.testing.assert_close(random.mean.flatten(), torch.full((3,), 0.5))
@@ -202,7 +202,7 @@ class TestFilesThatDoNotFit:
 
     def test_another_shape_of_the_network(self, tmp_path):
         cnn = TrainConfig(backbone="cnn", cnn=CnnConfig(width=8))
-        save_file(build_model(cnn, TASK, px=32).state_dict(), tmp_path / "narrow.safetensors")
+        save_model(build_model(cnn, TASK, px=32), tmp_path / "narrow.safetensors")
         wide = TrainConfig(backbone="cnn", cnn=CnnConfig(width=16), weights=str(tmp_path / "narrow.safetensors"))
         expected = r"got stages\.0\.0\.weight \(8, 3, 3, 3\) instead of \(16, 3, 3, 3\), .* and \d+ more"
         with pytest.raises(WeightsError, match=expected):
