@@ -96,6 +96,7 @@ class Account:
         self._rerun: set[tuple[int, int]] = set()
         self._micro_batches: dict[int | None, int] = {}
         self._next_queued = 0
+        self._has_shorter = False
         self.started = 0
         self.counts: Counter[str] = Counter()
         self.live: dict[int, Entry] = {}
@@ -140,6 +141,10 @@ class Account:
                 leader = entry
         return leader
 
+    def top(self, places: int) -> list[Entry]:
+        """The first places of the ranking, which is not written out for it."""
+        return [entry for _, _, entry in self._ranked[:places]]
+
     def value_to_beat(self, place: int = 1) -> float:
         """The value of the ended trial in this place of the ranking; NaN if there are not so many."""
         return self._ranked[place - 1][2].best_value if len(self._ranked) >= place else math.nan
@@ -150,6 +155,8 @@ class Account:
 
     def promotion(self) -> Entry | None:
         """A complete trial to run again because trials may be longer now than they were: one of the best third."""
+        if not self._has_shorter:
+            return None
         shorter = [
             entry
             for entry in self.ranking
@@ -160,7 +167,7 @@ class Account:
 
     def finalist(self, places: int) -> Entry | None:
         """A stopped trial in the first places of the ranking that was not run again to the full length yet."""
-        for entry in self.ranking[:places]:
+        for entry in self.top(places):
             if entry.outcome == "stopped" and (entry.number, self.terms.max_epochs) not in self._rerun:
                 return entry
         return None
@@ -205,7 +212,11 @@ class Account:
         self.study.sampler = self._sampler.make(number, [*self._history.selected(), *trials])
         if params is not None:
             self.study.enqueue_trial(params, user_attrs=attrs)
-        trial = self.study.ask()
+            trial = self.study.ask()
+        else:
+            # As `ask` does, but for its look through all trials for one that waits: there is none.
+            self.study._thread_local.cached_all_trials = None
+            trial = optuna.Trial(self.study, self.study._storage.create_new_trial(self.study._study_id))
         assert trial.number == number, f"trial {trial.number} of {self.name}, expected {number}"
         try:
             config = self._space.config(trial)
@@ -305,6 +316,7 @@ class Account:
         assert outcome is not None
         self.counts[outcome] += 1
         self.since_best += 1
+        self._has_shorter |= entry.max_epochs < self.terms.max_epochs
         self._history.add(self.study._storage.get_trial(entry.trial_id))
         if entry.rerun_of is None:
             self._twins.setdefault(entry.digest, []).append(entry)

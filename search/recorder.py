@@ -139,7 +139,7 @@ class Recorder(Callback):
 
     def _sweep(self, space: str) -> None:
         account = self._ledger.accounts[space]
-        sweep(self._run_dir, space, live=account.live, best=account.ranking[: self._keep_top])
+        sweep(self._run_dir, space, live=account.live, best=account.top(self._keep_top))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its callbacks; nothing reads that, since the study is the record."""

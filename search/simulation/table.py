@@ -130,7 +130,8 @@ class TableSpace:
         branches: which parameters occur together, by the value of `branch_axis`.
         branch_axis: the choice that decides which parameters there are; None = all have the same.
         places: (C, P) where each configuration lies on each axis; NaN where it lacks the parameter.
-        taken: the configuration that each suggestion of this search stood for.
+        used: (C,) whether a suggestion of this search stood for the configuration.
+        taken: the configuration that each suggestion stood for.
         name: of its study.
         named: configurations that run first: none.
         path: where it came from: nowhere.
@@ -141,6 +142,7 @@ class TableSpace:
     branches: Mapping[Any, tuple[str, ...]]
     branch_axis: Axis | None
     places: np.ndarray
+    used: np.ndarray
     taken: dict[tuple[Any, ...], int] = field(default_factory=dict)
     name: str = "table"
     named: tuple[dict[str, Any], ...] = ()
@@ -156,7 +158,7 @@ class TableSpace:
         present = params.notna()
         branches = {key: tuple(name for name in axes if present[name].iloc[row]) for row, key in enumerate(keys)}
         places = np.array([_places(params[name], axis) for name, axis in axes.items()]).T
-        return cls(axes, branches, branch_axis, places)
+        return cls(axes, branches, branch_axis, places, np.zeros(len(places), bool))
 
     @property
     def distributions(self) -> "dict[str, optuna.distributions.BaseDistribution]":
@@ -174,10 +176,10 @@ class TableSpace:
         key = tuple(sorted(values.items()))
         if key not in self.taken:
             distance = self._distances(values)
-            others = list(self.taken.values())
-            if len(others) < len(distance):
-                distance[others] = np.where(distance[others] == 0, 0.0, np.inf)
+            if not self.used.all():
+                distance[self.used & (distance > 0)] = np.inf
             self.taken[key] = int(np.argmin(distance))
+            self.used[self.taken[key]] = True
         return self.taken[key]
 
     def _distances(self, values: Mapping[str, Any]) -> np.ndarray:
@@ -196,7 +198,7 @@ class TableSpace:
 
     def fresh(self) -> "TableSpace":
         """The same space for another search."""
-        return replace(self, taken={})
+        return replace(self, used=np.zeros_like(self.used), taken={})
 
     def config(self, trial: "optuna.Trial") -> RecordedConfig:
         """Ask for one configuration, as a ledger does."""
