@@ -1,5 +1,6 @@
 """CMA-ES whose state is told anew from the study, where Optuna's would be unpickled from it."""
 
+from datetime import datetime
 from typing import Any
 
 from optuna.samplers import CmaEsSampler
@@ -24,7 +25,15 @@ class RetoldCmaEsSampler(CmaEsSampler):
 
     def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
         self._told = completed_trials
-        return self._kept.get("optimizer")
+        optimizer = self._kept.get("optimizer")
+        if optimizer is not None:
+            # As making it anew draws: the next draw must not depend on what a session remembers.
+            self._cma_rng.rng.randint(1, 2**31 - 2)
+        return optimizer
+
+    def _get_solution_trials(self, trials: list[FrozenTrial], generation: int) -> list[FrozenTrial]:
+        # In the order of their ends: the first of a generation stay the first, whatever ends after they were told.
+        return sorted(super()._get_solution_trials(trials, generation), key=_ended)
 
     def _init_optimizer(self, trans: Any, direction: Any) -> Any:
         optimizer = super()._init_optimizer(trans, direction)
@@ -37,3 +46,8 @@ class RetoldCmaEsSampler(CmaEsSampler):
 
     def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
         return {}
+
+
+def _ended(trial: FrozenTrial) -> datetime:
+    assert trial.datetime_complete is not None
+    return trial.datetime_complete
