@@ -1,32 +1,80 @@
 """A ledger over two tiny spaces, for tests that need no network and no Ray."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from search.ledger import Ledger
-from search.space import load_space
-from search.study import create_studies
+from optuna.storages import JournalStorage
 
-SPACE = (
-    "from galaxy_models.config import TrainConfig\n"
-    "named = [{'lr': 1e-3}]\n"
-    "def space(trial):\n"
-    "    return TrainConfig(backbone='vgg16', learning_rate=trial.suggest_float('lr', 1e-4, 1e-1, log=True))\n"
-)
+from search.account import Account, Terms
+from search.journal import JOURNAL, RunJournal
+from search.ledger import Ledger, Limits
+from search.samplers import SamplerPlan
+from search.space import Space, load_space, probe_space
+from search.study import open_study, queue_item
+
+SPACE = """
+from galaxy_models.config import TrainConfig
+
+named = [{"lr": 1e-3, "beta": 0.9}]
 
 
-def make_ledger(folder: Path, *, direction: Any = "min", num_trials: int = 3, **fixed: Any) -> Ledger:
-    """A ledger over the spaces `a` and `b`, nine epochs a trial."""
-    spaces = {}
-    for name in ("a", "b"):
-        (folder / f"{name}.py").write_text(SPACE)
-        spaces[name] = load_space(folder / f"{name}.py")
-    studies = create_studies(
-        folder, list(spaces.values()), direction=direction, seed=1, fixed=dict.fromkeys(spaces, fixed)
+def space(trial):
+    return TrainConfig(
+        backbone="vgg16",
+        learning_rate=trial.suggest_float("lr", 1e-4, 1e-1, log=True),
+        momentum=trial.suggest_float("beta", 0.5, 0.95),
     )
-    return Ledger(spaces, studies, num_trials, 9, "val_nll", direction, seed=1, overrides={"precision": "float32"})
+"""
+# Four configurations in all: the fifth trial cannot but repeat one.
+FOUR = """
+from galaxy_models.config import TrainConfig
 
 
-def epoch(number: int, value: float) -> dict[str, float]:
+def space(trial):
+    return TrainConfig(
+        backbone="vgg16",
+        learning_rate=trial.suggest_categorical("lr", [1e-3, 1e-2]),
+        batch_size=trial.suggest_int("batch", 16, 32, step=16),
+    )
+"""
+TERMS = Terms(max_epochs=9, objective="val_nll", direction="min", seed=1, overrides={"precision": "float32"})
+
+
+def write_space(folder: Path, name: str, text: str = SPACE) -> Space:
+    path = folder / f"{name}.py"
+    path.write_text(text)
+    return load_space(path)
+
+
+def make_account(storage: Any, space: Space, terms: Terms = TERMS, *, sampler: str = "tpe", **fixed: Any) -> Account:
+    """A space's account, as its study is in the storage."""
+    queue = [] if sampler == "grid" else [queue_item({**item, **fixed}, named=True) for item in space.named]
+    study = open_study(storage, space, direction=terms.direction, queue=queue)
+    distributions = probe_space(space, seed=0, fixed={}).distributions if sampler == "grid" else {}
+    plan = SamplerPlan(name=sampler, space=space.name, seed=terms.seed, fixed=fixed, distributions=distributions)
+    return Account(space, study, plan, terms)
+
+
+def make_ledger(folder: Path, *, names: str = "ab", text: str = SPACE, sampler: str = "tpe", **options: Any) -> Ledger:
+    """A ledger over the spaces `a` and `b`, nine epochs a trial, as the journal in the folder has it.
+
+    Args:
+        folder: of the run.
+        names: a letter for each space.
+        text: of each space file.
+        sampler: the sampler's name.
+        options: fields of `Terms` and of `Limits`; three trials of each space unless told otherwise.
+    """
+    of_terms = {key: options.pop(key) for key in list(options) if key in Terms.__dataclass_fields__}
+    journal = RunJournal(folder / JOURNAL)
+    storage = JournalStorage(journal)
+    terms = replace(TERMS, **of_terms)
+    accounts = {name: make_account(storage, write_space(folder, name, text), terms, sampler=sampler) for name in names}
+    journal.commit()
+    return Ledger(accounts, Limits(**{"num_trials": 3, **options}), commit=journal.commit, elapsed_s=lambda: 0.0)
+
+
+def epoch(number: int, value: float, **more: float) -> dict[str, float]:
     """What one epoch measured."""
-    return {"epoch": number, "val_nll": value, "val_accuracy": 0.5, "epoch_s": 2.0}
+    return {"epoch": number, "val_nll": value, "val_accuracy": 0.5, "epoch_s": 2.0, **more}
