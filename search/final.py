@@ -30,14 +30,17 @@ _POLL_S = 0.5
 
 
 def best_configs(study: "optuna.Study", num_configs: int) -> list[tuple[int, TrainConfig]]:
-    """A study's best trials by the best epoch that each had, stopped and unfinished ones included, failed ones not.
+    """A study's best configurations by the best epoch of each; stopped and unfinished trials count, failed ones do not.
+
+    Trials of one configuration that differ in seed or length only are one: those that were run again to the full
+    length, and repetitions, for which a recorded result was taken.
 
     Args:
         study: its trials.
         num_configs: how many to return at most.
 
     Returns:
-        Number and configuration of each, the best first; of equals, the earlier first.
+        Number of its best trial and configuration of each, the best first; of equals, the earlier first.
     """
     import optuna
 
@@ -47,10 +50,11 @@ def best_configs(study: "optuna.Study", num_configs: int) -> list[tuple[int, Tra
     for trial in study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED, states.RUNNING)):
         values = [sign * value for value in trial.intermediate_values.values() if math.isfinite(value)]
         if values and "config" in trial.user_attrs:
-            found.append((min(values), trial.number, trial.user_attrs["config"]))
-    return [(number, TrainConfig.from_dict(config)) for _, number, config in sorted(found, key=lambda one: one[:2])][
-        :num_configs
-    ]
+            found.append((min(values), trial.number, TrainConfig.from_dict(trial.user_attrs["config"])))
+    chosen: dict[TrainConfig, tuple[int, TrainConfig]] = {}
+    for _, number, config in sorted(found, key=lambda one: one[:2]):
+        chosen.setdefault(replace(config, seed=0, epochs=1), (number, config))
+    return list(chosen.values())[:num_configs]
 
 
 def plan_finals(

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -145,17 +146,37 @@ def test_most_wanted_retrainings_come_first_with_seeds_of_their_own() -> None:
     assert plan_finals({"b": [(0, config)]}, num_seeds=1, seed=2)[0].config.seed != jobs[1].config.seed
 
 
-@pytest.mark.parametrize(("direction", "expected"), [("minimize", [1, 3, 0]), ("maximize", [0, 3, 1])])
-def test_best_trials_are_by_their_best_epoch(direction: str, expected: list[int]) -> None:
+def _study(direction: str, runs: list[tuple[TrainConfig, list[float], str]]) -> optuna.Study:
+    """A study of trials with these configurations, values of their epochs, and states."""
     study = optuna.create_study(direction=direction)
-    runs = [([0.7, 0.9], "COMPLETE"), ([0.3, 0.2], "PRUNED"), ([0.1, 1.5], "FAIL"), ([0.5], "COMPLETE")]
-    for values, state in runs:
+    for config, values, state in runs:
         trial = study.ask()
-        trial.set_user_attr("config", small_config(epochs=trial.number + 1).to_dict())
+        trial.set_user_attr("config", config.to_dict())
         for epoch, value in enumerate(values, start=1):
             trial.report(value, step=epoch)
-        study.tell(trial, values[0] if state == "COMPLETE" else None, state=optuna.trial.TrialState[state])
+        if state != "RUNNING":
+            study.tell(trial, values[0] if state == "COMPLETE" else None, state=optuna.trial.TrialState[state])
+    return study
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("minimize", [1, 3, 0]), ("maximize", [0, 3, 1])])
+def test_best_trials_are_by_their_best_epoch(direction: str, expected: list[int]) -> None:
+    runs = [([0.7, 0.9], "COMPLETE"), ([0.3, 0.2], "PRUNED"), ([0.1, 1.5], "FAIL"), ([0.5], "RUNNING")]
+    configs = [small_config(batch_size=8 + number) for number in range(4)]
+    study = _study(direction, [(config, *run) for config, run in zip(configs, runs, strict=True)])
     found = best_configs(study, 5)
-    assert [number for number, _ in found] == expected
-    assert found[0][1] == small_config(epochs=expected[0] + 1)
+    assert found == [(number, configs[number]) for number in expected]
     assert best_configs(study, 1) == found[:1]
+
+
+def test_trials_of_one_configuration_are_one() -> None:
+    """Repeated with another seed, run again to the full length, and to a greater length."""
+    one, other = small_config(batch_size=8), small_config(batch_size=16)
+    runs = [
+        (replace(one, seed=1), [0.9, 0.3], "PRUNED"),
+        (replace(one, seed=2), [0.9, 0.3], "PRUNED"),
+        (other, [0.5], "COMPLETE"),
+        (replace(one, seed=1), [0.9, 0.3, 0.2], "COMPLETE"),
+        (replace(other, epochs=2 * other.epochs), [0.5, 0.6], "COMPLETE"),
+    ]
+    assert best_configs(_study("minimize", runs), 5) == [(3, replace(one, seed=1)), (2, other)]
