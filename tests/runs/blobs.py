@@ -1,0 +1,84 @@
+"""Searches as a user starts them, on blobs small enough to learn in seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from galaxy_models.data.manifest import SCHEMA_VERSION, Manifest, SplitEntry
+from galaxy_models.data.shards import ShardWriter
+from galaxy_models.task import Task
+
+PX = 32
+SPACE = """
+from galaxy_models.config import CnnConfig, TrainConfig
+
+named = [{"learning_rate": 3e-3, "width": 8}]
+
+
+def space(trial):
+    width = trial.suggest_int("width", 4, 12, step=4)
+    learning_rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+    # The last of these trials cannot but diverge.
+    return TrainConfig(
+        backbone="cnn",
+        cnn=CnnConfig(width=width, depth=3, norm="none" if trial.number == 5 else "batch"),
+        batch_size=32,
+        optimizer="sgd" if trial.number == 5 else "adamw",
+        learning_rate=100.0 if trial.number == 5 else learning_rate,
+        momentum=0.99,
+        precision="float32",
+    )
+"""
+
+
+def draw(kind: int, rng: np.random.Generator) -> np.ndarray:
+    """A round blob, or a flat one at any angle."""
+    y, x = np.mgrid[:PX, :PX] - (PX - 1) / 2
+    angle = rng.uniform(0, np.pi)
+    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    light = np.exp(-(u**2 / 40 + v**2 / (40 if kind == 0 else 4)))
+    noisy = 180 * light + rng.normal(20, 12, (PX, PX))
+    return np.repeat(noisy.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def write_survey(folder: Path) -> Path:
+    """Blobs, round or flat: 160 to train on."""
+    task, splits = Task("classes", ("round", "flat")), {}
+    for index, (split, num_rows) in enumerate({"train": 160, "val": 60, "test": 60}.items()):
+        rng = np.random.default_rng(index)
+        writer = ShardWriter(folder, split, px=PX, task=task)
+        for row in range(num_rows):
+            writer.add(f"{split}-{row}", draw(row % 2, rng), row % 2)
+        splits[split] = SplitEntry(num_rows, writer.close(), (num_rows // 2, num_rows // 2))
+    Manifest(SCHEMA_VERSION, "blobs", False, task, PX, splits, 0, 0, {}).write(folder)
+    return folder
+
+
+def start(folder: Path, *words: str, module: str = "search.run", **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *words],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+
+
+def run(folder: Path, *words: str, module: str = "search.run", **environment: str) -> tuple[int, str, str]:
+    process = start(folder, *words, module=module, **environment)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def descendants(pid: int) -> set[int]:
+    """Process numbers of all children, and of theirs."""
+    table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in table.splitlines())}
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}

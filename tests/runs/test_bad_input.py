@@ -1,0 +1,55 @@
+"""Spaces and surveys that cannot be used: one message, code 2, nothing made."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blobs import SPACE, run
+
+from galaxy_models.data.manifest import SCHEMA_VERSION
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda space, data: space.unlink(), "no such file"),
+        (lambda space, data: space.write_text("def space(trial:"), "line 1"),
+        (lambda space, data: space.write_text(SPACE.replace('backbone="cnn"', 'backbone="resnet5"')), "resnet5"),
+        (
+            lambda space, data: space.write_text("def space(trial):\n    return 3\n"),
+            "returned 3, expected a TrainConfig",
+        ),
+        (lambda space, data: space.write_text(SPACE.replace('"adamw"', '"adamww"')), "did you mean"),
+        (lambda space, data: (data / "manifest.json").unlink(), "manifest.json"),
+        (lambda space, data: (data / "train-00000.arrow").unlink(), "train-00000.arrow"),
+        (lambda space, data: flip_a_byte(data / "val-00000.arrow"), "val-00000.arrow"),
+        (lambda space, data: raise_version(data / "manifest.json"), "schema"),
+    ],
+)
+def test_bad_input_is_one_message_and_code_2(survey: Path, tmp_path: Path, break_it: Any, message: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in survey.iterdir():
+        (data / path.name).write_bytes(path.read_bytes())
+    space = tmp_path / "one.py"
+    space.write_text(SPACE)
+    break_it(space, data)
+    code, _, err = run(tmp_path, "--space", "one.py", "--data", "data")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+    assert not (tmp_path / "runs").exists()
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def raise_version(path: Path) -> None:
+    values = json.loads(path.read_text())
+    values["schema_version"] = SCHEMA_VERSION + 1
+    path.write_text(json.dumps(values))

@@ -1,0 +1,172 @@
+"""A run that is extended, moved and changed: one story, told in the order of the tests."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blobs import SPACE, run, start
+from optuna.trial import FrozenTrial, TrialState
+
+from search.entry import DUPLICATE_OF, EPOCH, FINALIST_OF, PROMOTED_FROM
+from search.study import load_studies
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class Story:
+    """A run, and what its trials were at the end of the last chapter."""
+
+    def __init__(self, folder: Path, survey: Path) -> None:
+        self.folder = folder
+        self.run_dir = folder / "runs" / "story"
+        self.survey = survey
+
+    def trials(self, space: str = "one") -> list[FrozenTrial]:
+        return load_studies(self.run_dir)[space].get_trials()
+
+    def go_on(self, *words: str) -> tuple[int, str, str]:
+        return run(self.folder, "--resume", str(self.run_dir), *words)
+
+    def num_epochs(self) -> int:
+        studies = load_studies(self.run_dir).values()
+        return sum(name.startswith(EPOCH) for study in studies for one in study.get_trials() for name in one.user_attrs)
+
+
+@pytest.fixture(scope="module")
+def story(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    folder = tmp_path_factory.mktemp("story")
+    (folder / "one.py").write_text(SPACE)
+    words = ("--space", "one.py", "--data", str(survey), "--name", "story", "--final-seeds", "1")
+    code, _, err = run(folder, *words, "--num-trials", "4", "--max-epochs", "3", "--max-concurrent", "1")
+    assert code == 0, err
+    return Story(folder, survey)
+
+
+def same(before: list[FrozenTrial], after: list[FrozenTrial]) -> bool:
+    def facts(one: FrozenTrial) -> tuple[Any, ...]:
+        return one.params, one.state, one.values, one.intermediate_values, one.user_attrs
+
+    return [facts(one) for one in before] == [facts(one) for one in after[: len(before)]]
+
+
+def test_more_trials(story: Story) -> None:
+    before = story.trials()
+    code, out, err = story.go_on("--num-trials", "+3")
+    assert code == 0, err
+    after = story.trials()
+    assert same(before, after)
+    own = [one for one in after if FINALIST_OF not in one.user_attrs]
+    assert len(own) == 7
+    assert all(one.state in ENDED for one in after)
+    assert "goes on" in out
+    assert json.loads((story.run_dir / "run.json").read_text())["options"]["num_trials"] == 7
+
+
+def test_longer_trials_run_the_best_again_to_the_new_length(story: Story) -> None:
+    before = story.trials()
+    code, _, err = story.go_on("--max-epochs", "9")
+    assert code == 0, err
+    after = story.trials()
+    assert same(before, after)
+    promoted = [one for one in after if PROMOTED_FROM in one.user_attrs]
+    assert promoted
+    full = [one for one in before if one.state == TrialState.COMPLETE]
+    best = min(full, key=lambda one: one.value)
+    assert promoted[0].user_attrs[PROMOTED_FROM] == best.number
+    assert promoted[0].params == best.params
+    assert promoted[0].user_attrs["config"]["epochs"] == 9
+    assert max(promoted[0].intermediate_values) == 9
+
+
+def test_another_space(story: Story) -> None:
+    before = story.trials()
+    shutil.copy(story.folder / "one.py", story.folder / "two.py")
+    code, out, err = story.go_on("--space", "two.py", "--time-budget", "5m")
+    assert code == 0, err
+    assert same(before, story.trials())
+    own = [one for one in story.trials("two") if FINALIST_OF not in one.user_attrs]
+    assert len(own) == 7
+    assert "best     two: " in out
+    assert json.loads((story.run_dir / "report" / "best_configs.json").read_text()).keys() == {"one", "two"}
+
+
+def test_a_search_that_is_done_has_nothing_to_do(story: Story) -> None:
+    before = story.trials()
+    code, out, err = story.go_on()
+    assert code == 0, err
+    assert len(story.trials()) == len(before)
+    assert out.strip().splitlines()[-1].endswith("report.html")
+
+
+def test_budgets_count_what_earlier_sessions_spent(story: Story) -> None:
+    spent = story.num_epochs()
+    code, _, err = story.go_on("--num-trials", "+1", "--epoch-budget", str(spent))
+    assert code == 2
+    assert f"epoch budget: {spent} of {spent} epochs" in err
+    code, _, err = story.go_on("--num-trials", "+500", "--epoch-budget", str(spent + 12))
+    assert code == 0, err
+    assert spent + 12 <= story.num_epochs() <= spent + 14  # trials that ran beside the last one finish their epoch
+
+
+def test_the_folder_moved_and_the_space_files_gone(story: Story, tmp_path: Path) -> None:
+    before = story.trials()
+    shutil.copytree(story.run_dir, tmp_path / "copy")
+    code, _, err = run(tmp_path, "--resume", "copy", "--num-trials", "+1", "--epoch-budget", "10000")
+    assert code == 0, err
+    assert same(before, load_studies(tmp_path / "copy")["one"].get_trials())
+    assert (tmp_path / "copy" / "report" / "report.html").is_file()
+    assert same(before, story.trials())
+
+
+def test_a_changed_space_is_refused_with_the_difference_and_then_accepted(story: Story) -> None:
+    before = story.trials()
+    space = story.folder / "one.py"
+    space.write_text(space.read_text().replace("1e-4, 1e-1", "1e-3, 1e-1"))
+    code, _, err = story.go_on("--num-trials", "+1", "--epoch-budget", "10000")
+    assert code == 2
+    assert '-    learning_rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)' in err
+    assert '+    learning_rate = trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True)' in err
+    assert "--accept-changes" in err
+    code, _, err = story.go_on("--num-trials", "+1", "--epoch-budget", "10000", "--accept-changes")
+    assert code == 0, err
+    assert same(before, story.trials())
+    sessions = json.loads((story.run_dir / "run.json").read_text())["sessions"]
+    assert "space one:" in sessions[-1]["accepted_changes"]
+
+
+def test_a_live_search_keeps_others_out(story: Story) -> None:
+    words = ("--resume", str(story.run_dir), "--num-trials", "+500", "--epoch-budget", "100000")
+    live = start(story.folder, *words)
+    try:
+        for line in live.stdout or ():
+            if line.startswith("run "):
+                break
+        code, _, err = story.go_on()
+        assert code == 2
+        assert str(live.pid) in err
+        assert "in use" in err
+    finally:
+        live.kill()
+        live.communicate()
+    # Killed: the lock is stale, and nobody has to remove it.
+    code, _, err = story.go_on(
+        "--num-trials",
+        str(json.loads((story.run_dir / "run.json").read_text())["options"]["num_trials"]),
+        "--time-budget",
+        "1s",
+    )
+    assert "in use" not in err
+
+
+def test_a_warm_start_begins_with_the_best_of_an_earlier_run(story: Story, tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(SPACE)
+    words = ("--space", "one.py", "--data", str(story.survey), "--name", "warm", "--final-seeds", "1")
+    bounds = ("--num-trials", "4", "--max-epochs", "1", "--max-concurrent", "1")
+    code, _, err = run(tmp_path, *words, *bounds, "--warm-start", str(story.run_dir))
+    assert code == 0, err
+    trials = load_studies(tmp_path / "runs" / "warm")["one"].get_trials()
+    ended = [one for one in story.trials() if one.intermediate_values]
+    best = min(ended, key=lambda one: min(one.intermediate_values.values()))
+    assert trials[1].params == best.params or DUPLICATE_OF in trials[1].user_attrs
