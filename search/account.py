@@ -26,6 +26,7 @@ from search.entry import (
     Entry,
     Outcome,
     better,
+    end_time,
     epoch_metrics,
     read_entry,
 )
@@ -105,10 +106,14 @@ class Account:
         self.spent_epochs = 0
         self.spent_s = 0.0
         self._queue: list[dict[str, Any]] = list(study.user_attrs.get(QUEUE, []))
-        for trial in study.get_trials(deepcopy=False):
-            self._take_over(trial)
+        trials = study.get_trials(deepcopy=False)
+        entries = [self._take_over(trial) for trial in trials]
+        # In the order of their ends, as when they ended: patience and the sampler's history go by it.
+        for trial in sorted((one for one in trials if one.state.is_finished()), key=end_time):
+            del self.live[trial.number]
+            self._note_end(entries[trial.number])
 
-    def _take_over(self, trial: optuna.trial.FrozenTrial) -> None:
+    def _take_over(self, trial: optuna.trial.FrozenTrial) -> Entry:
         entry = read_entry(self.name, trial, objective=self.terms.objective, direction=self.terms.direction)
         for epoch, metrics in epoch_metrics(trial).items():
             self._judge(entry, epoch, metrics[self.terms.objective])
@@ -118,9 +123,7 @@ class Account:
         self._note_start(entry, trial.user_attrs)
         if entry.outcome is None:
             self.unfinished.append(entry)
-        else:
-            del self.live[entry.number]
-            self._note_end(entry)
+        return entry
 
     @property
     def ranking(self) -> list[Entry]:

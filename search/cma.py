@@ -1,10 +1,11 @@
 """CMA-ES whose state is told anew from the study, where Optuna's would be unpickled from it."""
 
-from datetime import datetime
 from typing import Any
 
 from optuna.samplers import CmaEsSampler
 from optuna.trial import FrozenTrial
+
+from search.entry import end_time
 
 
 class RetoldCmaEsSampler(CmaEsSampler):
@@ -33,7 +34,7 @@ class RetoldCmaEsSampler(CmaEsSampler):
 
     def _get_solution_trials(self, trials: list[FrozenTrial], generation: int) -> list[FrozenTrial]:
         # In the order of their ends: the first of a generation stay the first, whatever ends after they were told.
-        return sorted(super()._get_solution_trials(trials, generation), key=_ended)
+        return sorted(super()._get_solution_trials(trials, generation), key=end_time)
 
     def _init_optimizer(self, trans: Any, direction: Any) -> Any:
         optimizer = super()._init_optimizer(trans, direction)
@@ -46,8 +47,3 @@ class RetoldCmaEsSampler(CmaEsSampler):
 
     def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
         return {}
-
-
-def _ended(trial: FrozenTrial) -> datetime:
-    assert trial.datetime_complete is not None
-    return trial.datetime_complete

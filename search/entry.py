@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 import optuna
@@ -85,6 +86,12 @@ def epoch_metrics(trial: FrozenTrial) -> dict[int, Mapping[str, float]]:
     """What a trial recorded of each of its epochs, in their order."""
     names = (name for name in trial.user_attrs if name.startswith(EPOCH))
     return {epoch: trial.user_attrs[f"{EPOCH}{epoch}"] for epoch in sorted(int(name[len(EPOCH) :]) for name in names)}
+
+
+def end_time(trial: FrozenTrial) -> datetime:
+    """When a trial ended, which it has."""
+    assert trial.datetime_complete is not None
+    return trial.datetime_complete
 
 
 def read_entry(space: str, trial: FrozenTrial, *, objective: str, direction: Direction) -> Entry:

@@ -1,0 +1,148 @@
+"""A search that is cut at any event and read back from its journal goes on as if nobody had cut it."""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from two_spaces import FOUR, SPACE, epoch, make_ledger
+
+from search.ledger import Ledger
+from search.rungs import SCHEDULERS
+
+PLACES = 3
+# What happens next: an epoch of one of the running trials with a value, or its failure.
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(0, PLACES - 1),
+        st.sampled_from([0.25, 0.5, 0.5, 0.75, 1.0, math.nan]),
+        st.sampled_from(["epoch"] * 12 + ["fault"]),
+    ),
+    min_size=10,
+    max_size=70,
+)
+SETTINGS = st.fixed_dictionaries(
+    {
+        "scheduler": st.sampled_from(SCHEDULERS),
+        "sampler": st.sampled_from(["random", "random", "tpe"]),
+        "text": st.sampled_from([SPACE, FOUR]),
+        "share": st.sampled_from(["equal", "race"]),
+        "direction": st.sampled_from(["min", "max"]),
+        "repeats": st.integers(1, 2),
+        "num_trials": st.integers(2, 9),
+        "num_finalists": st.integers(1, 2),
+        "max_epochs": st.sampled_from([1, 4, 10]),
+    }
+)
+
+
+class Driver:
+    """Runs trials in a few places, as Tune does, and may be cut off and opened again between two events."""
+
+    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
+        self._folder, self._options = folder, options
+        self._num_keys = 0
+        self._keys: dict[tuple[str, int], str] = {}
+        self.running: list[tuple[str, int]] = []
+        self.open()
+
+    def open(self) -> None:
+        """Read the journal back, and begin with the trials that were running."""
+        self.ledger = make_ledger(self._folder, **self._options)
+        self._keys = {}
+        for _ in self.running:
+            assert self._start() is not None
+        assert self._keys.keys() == set(self.running)
+
+    def _start(self) -> tuple[str, int] | None:
+        key = str(self._num_keys)
+        self._num_keys += 1
+        entry = self.ledger.start(key)
+        if entry is None:
+            return None
+        self._keys[entry.space, entry.number] = key
+        return entry.space, entry.number
+
+    def happen(self, place: int, value: float, kind: str) -> None:
+        """Fill the places, then let one of the trials report or fail."""
+        while len(self.running) < PLACES and (trial := self._start()) is not None:
+            self.running.append(trial)
+        if not self.running:
+            return
+        trial = self.running[place % len(self.running)]
+        key = self._keys[trial]
+        if kind == "fault":
+            self.ledger.finish(key, "failed", "planted")
+        else:
+            self.ledger.report(key, epoch(self.ledger.live[key].epochs + 1, value))
+        if key not in self.ledger.live:
+            self.running.remove(trial)
+
+
+def record(ledger: Ledger) -> dict[str, list[Any]]:
+    """All that the studies say, but for the time of day."""
+    return {
+        name: [
+            repr(
+                (one.number, one.state, one.params, one.values, one.intermediate_values, sorted(one.user_attrs.items()))
+            )
+            for one in account.study.get_trials()
+        ]
+        + [repr(account.study.user_attrs)]
+        for name, account in ledger.accounts.items()
+    }
+
+
+def known(ledger: Ledger) -> dict[str, Any]:
+    """All that the ledger goes by."""
+    return {
+        name: repr(
+            (
+                account.started, sorted(account.counts.items()), sorted(account.live), account.since_best,
+                account.spent_epochs, account.spent_s, [(one.number, one.best_value) for one in account.ranking],
+                account.promotion(), account.finalist(2), account.value_to_beat(),
+                [trial.number for trial in account._history.selected()],
+                [trial.number for trial in account._history.latest],
+            )
+        )
+        for name, account in ledger.accounts.items()
+    }  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, phases=[Phase.generate])  # to shrink takes minutes
+@given(SETTINGS, EVENTS, st.sets(st.integers(0, 69), min_size=1, max_size=4))
+def test_a_ledger_read_back_at_any_event_decides_as_the_one_in_memory(
+    options: dict[str, Any], events: list[tuple[int, float, str]], cuts: set[int]
+) -> None:
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        whole, cut = Driver(Path(one), options), Driver(Path(other), options)
+        for index, event in enumerate(events):
+            whole.happen(*event)
+            if index in cuts:
+                cut.open()
+            cut.happen(*event)
+            assert known(cut.ledger) == known(whole.ledger), f"after event {index}"
+        assert record(cut.ledger) == record(whole.ledger)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "qmc"])
+def test_a_long_search_with_several_workers_that_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    """Long enough that the sampler's history is full, and that trials end in another order than they began."""
+    monkeypatch.setattr("search.samplers.MAX_HISTORY", 10)
+    records = []
+    for name, cuts in (("whole", ()), ("cut", (20, 57, 58, 101))):
+        (tmp_path / name).mkdir()
+        options = {"sampler": sampler, "num_trials": 60, "max_epochs": 3, "names": "a"}
+        driver = Driver(tmp_path / name, options)
+        for index in range(120):
+            if index in cuts:
+                driver.open()
+            driver.happen(index * 7 % PLACES, (index * 37 % 101) / 100, "epoch")
+        records.append(record(driver.ledger))
+    assert records[0] == records[1]
+    assert len(records[0]["a"]) > 50
