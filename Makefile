@@ -5,6 +5,7 @@
 SPACE := spaces/cnn.py
 NUM_TRIALS := 20
 MAX_EPOCHS := 9
+FINAL_SEEDS := 1
 SEARCH_ARGS :=
 PYTEST_ARGS :=
 PIP_ARGS :=
@@ -26,13 +27,15 @@ help:
 	@echo '  SPACE        the space file to search ($(SPACE))'
 	@echo '  NUM_TRIALS   trials of the search ($(NUM_TRIALS))'
 	@echo '  MAX_EPOCHS   epochs of the longest trial ($(MAX_EPOCHS))'
+	@echo '  FINAL_SEEDS  trainings of the best configuration at the end ($(FINAL_SEEDS))'
 	@echo '  SEARCH_ARGS  more options for the search, such as "--data shards/my-survey" ($(SEARCH_ARGS))'
 	@echo '  PYTEST_ARGS  more options for pytest, such as "-k manifest" ($(PYTEST_ARGS))'
 	@echo '  PIP_ARGS     more options for pip, such as "--extra-index-url URL" for a torch without CUDA ($(PIP_ARGS))'
 	@echo '  PYTHON       the Python, 3.11 or newer, that $(VENV) is made with (the first found)'
 
 search: $(VENV)/installed-run
-	$(IN_VENV) search.run --space $(SPACE) --num-trials $(NUM_TRIALS) --max-epochs $(MAX_EPOCHS) $(SEARCH_ARGS)
+	$(IN_VENV) search.run --space $(SPACE) --num-trials $(NUM_TRIALS) --max-epochs $(MAX_EPOCHS) \
+	    --final-seeds $(FINAL_SEEDS) $(SEARCH_ARGS)
 
 test: lint
 	$(IN_VENV) pytest $(PYTEST_ARGS)

@@ -12,7 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
-COMMANDS = ("search.run", "galaxy_models.data.convert", "galaxy_models.train")
+COMMANDS = (
+    "search.run",
+    "search.report",
+    "search.simulate",
+    "search.evaluate",
+    "search.predict",
+    "search.export",
+    "galaxy_models.data.convert",
+    "galaxy_models.train",
+)
 HEAVY = (
     "torch",
     "torchvision",

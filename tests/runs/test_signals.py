@@ -1,26 +1,49 @@
 """Ctrl-C and SIGTERM: the first ends a search in order, the second at once; no process of ours is left."""
 
 import signal
+import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from blobs import SPACE, descendants, start
+from blobs import SPACE, descendants, run, start
 from optuna.trial import TrialState
 
 from search.study import load_studies
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path: Path, number: signal.Signals) -> None:
-    (tmp_path / "one.py").write_text(SPACE)
-    process = start(tmp_path, "--space", "one.py", "--data", str(survey), "--name", "cut", "--num-trials", "500")
-    journal = tmp_path / "runs" / "cut" / "study.journal"
-    deadline = time.monotonic() + 200
+def start_and_wait(survey: Path, folder: Path) -> "subprocess.Popen[str]":
+    """A search that has begun to train."""
+    (folder / "one.py").write_text(SPACE)
+    process = start(folder, "--space", "one.py", "--data", str(survey), "--name", "cut", "--num-trials", "500")
+    journal = folder / "runs" / "cut" / "study.journal"
+    deadline = time.monotonic() + 100
     while not (journal.is_file() and b"epoch:1" in journal.read_bytes()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.2)
+        time.sleep(0.1)
+    return process
+
+
+def wait_until_gone(pids: set[int], seconds: float) -> set[int]:
+    """Those of the processes that are still there after so many seconds; one that only its parent must bury is gone."""
+    deadline = time.monotonic() + seconds
+    while (left := {pid for pid in pids if lives(pid)}) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path: Path, number: signal.Signals) -> None:
+    process = start_and_wait(survey, tmp_path)
     ours = descendants(process.pid)
     assert len(ours) > 3
     process.send_signal(number)
@@ -28,9 +51,26 @@ def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path:
     assert process.returncode == 128 + number, err
     page = (tmp_path / "runs" / "cut" / "report" / "report.md").read_text()
     assert "The search ended before its last trial: interrupted." in page
-    states = {one.state for one in load_studies(tmp_path / "runs" / "cut")["one"].get_trials()}
-    assert TrialState.RUNNING not in states
     assert "report: " in out
-    while any(Path(f"/proc/{pid}").exists() for pid in ours):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    assert wait_until_gone(ours, 10) == set()
+    # Those that were running are not given up: they have a state each to go on from.
+    states = Counter(one.state for one in load_studies(tmp_path / "runs" / "cut")["one"].get_trials())
+    assert len(list((tmp_path / "runs" / "cut" / "states" / "one").iterdir())) <= states[TrialState.RUNNING]
+    code, out, err = run(tmp_path, "--resume", "runs/cut", "--num-trials", "500", "--epoch-budget", "1")
+    assert code == 2
+    assert "epoch budget" in err
+
+
+def test_a_second_signal_leaves_at_once(survey: Path, tmp_path: Path) -> None:
+    process = start_and_wait(survey, tmp_path)
+    ours = descendants(process.pid)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    start_s = time.monotonic()
+    process.communicate(timeout=30)
+    assert wait_until_gone(ours, 5 - (time.monotonic() - start_s)) == set()
+    assert time.monotonic() - start_s < 5
+    assert process.returncode == 128 + signal.SIGINT
+    # What was recorded is there.
+    assert any(one.intermediate_values for one in load_studies(tmp_path / "runs" / "cut")["one"].get_trials())
