@@ -169,10 +169,20 @@ class Account:
         return next((entry for entry in chosen if (entry.number, self.terms.max_epochs) not in self._rerun), None)
 
     def finalist(self, places: int) -> Entry | None:
-        """A stopped trial in the first places of the ranking that was not run again to the full length yet."""
-        for entry in self.top(places):
+        """A stopped trial of one of the best configurations that was not run again to the full length yet.
+
+        Args:
+            places: how many configurations; a trial that ran one again takes no place of its own.
+        """
+        seen: set[str] = set()
+        for _, _, entry in self._ranked:
+            if entry.digest in seen:
+                continue
+            if len(seen) == places:
+                break
             if entry.outcome == "stopped" and (entry.number, self.terms.max_epochs) not in self._rerun:
                 return entry
+            seen.add(entry.digest)
         return None
 
     def ask(self, quota: int) -> Entry | None:

@@ -1,0 +1,153 @@
+"""Which configurations a space runs again, and which results it uses twice."""
+
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+from two_spaces import FOUR, epoch, make_ledger
+
+from search.entry import DUPLICATE_OF, FINALIST_OF, PROMOTED_FROM
+from search.ledger import Ledger
+from search.study import load_studies
+
+
+def go_through(ledger: Ledger, values: dict[int, float] | None = None) -> list[tuple[int, int | None]]:
+    """Run all that is due, one trial at a time; each trial has one value throughout.
+
+    Returns:
+        Numbers of the trials that were trained, each with that of the trial whose configuration it ran again.
+    """
+    trained = []
+    while (entry := ledger.start(str(len(trained)))) is not None:
+        trained.append((entry.number, entry.rerun_of))
+        key, value = str(len(trained) - 1), (values or {}).get(entry.number, 1.0 + entry.number)
+        while ledger.report(key, epoch(ledger.live[key].epochs + 1, value)):
+            pass
+    assert ledger.finished
+    return trained
+
+
+def test_the_same_configuration_is_run_once_and_its_result_used_again(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", text=FOUR, num_trials=12, scheduler="none", max_epochs=2)
+    trained = go_through(ledger)
+    trials = load_studies(tmp_path)["a"].get_trials()
+    assert len(trials) == 12
+    assert {one.number for one in trials if DUPLICATE_OF not in one.user_attrs} == {number for number, _ in trained}
+    assert len(trained) == len({tuple(trials[number].params.values()) for number, _ in trained}) <= 4
+    for one in trials:
+        if (twin := one.user_attrs.get(DUPLICATE_OF)) is not None:
+            assert one.params == trials[twin].params
+            assert (one.state, one.value) == (trials[twin].state, trials[twin].value)
+            assert one.intermediate_values == trials[twin].intermediate_values
+            assert f"the same configuration as trial {twin}" in one.user_attrs["reason"]
+            assert not any(name.startswith("epoch:") for name in one.user_attrs)
+    assert ledger.spent_epochs == 2 * len(trained)
+
+
+def test_repeats_run_the_same_configuration_so_often_each_with_a_seed_of_its_own(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", text=FOUR, num_trials=24, repeats=2, scheduler="none", max_epochs=1)
+    trained = go_through(ledger)
+    trials = load_studies(tmp_path)["a"].get_trials()
+    seeds: dict[Any, list[int]] = {}
+    for number, _ in trained:
+        seeds.setdefault(tuple(trials[number].params.values()), []).append(trials[number].user_attrs["config"]["seed"])
+    assert max(map(len, seeds.values())) == 2
+    assert all(len(set(found)) == len(found) <= 2 for found in seeds.values())
+
+
+def test_a_failed_trial_lends_its_result_to_nobody(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", text=FOUR, num_trials=12, max_epochs=1)
+    number = 0
+    while ledger.start(str(number)) is not None:
+        ledger.finish(str(number), "failed", "planted")
+        number += 1
+    assert number == 12
+
+
+def test_a_stopped_trial_that_is_the_best_is_run_again_in_full_with_its_seed(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", num_trials=4)
+    for key in "0123":
+        ledger.start(key)
+    assert ledger.report("0", epoch(1, 0.5))
+    for number in range(2, 10):
+        ledger.report("0", epoch(number, 0.5))
+    assert not ledger.report("1", epoch(1, 0.7))
+    # Better than the full trial's best, and stopped at the third epoch all the same: the rung there knew 0.5.
+    assert ledger.report("2", epoch(1, 0.4))
+    assert not ledger.report("2", epoch(3, 0.6))
+    assert not ledger.report("3", epoch(1, 0.9))
+    again = ledger.start("again")
+    assert again is not None
+    first, full = load_studies(tmp_path)["a"].get_trials()[2], load_studies(tmp_path)["a"].get_trials()[4]
+    assert again.rerun_of == 2
+    assert full.params == first.params
+    assert full.user_attrs["config"] == first.user_attrs["config"]
+    assert full.user_attrs[FINALIST_OF] == 2
+    # However bad its values are, it is run for its full length.
+    for number in range(1, 10):
+        assert ledger.report("again", epoch(number, 100.0)) is (number < 9)
+    assert ledger.start("more") is None
+    assert ledger.accounts["a"].started == 4
+
+
+def turning(origin: int, number: int) -> float:
+    """Each trial is better than all before it after one epoch, and worse than all before it after three."""
+    return 1.0 - 0.01 * origin if number == 1 else 5.0 + origin
+
+
+def test_as_many_finalists_as_asked_for_are_run_in_full_each_configuration_once(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", num_trials=9, num_finalists=3)
+    trained = []
+    while (entry := ledger.start(str(len(trained)))) is not None:
+        trained.append(entry)
+        origin = entry.number if entry.rerun_of is None else entry.rerun_of
+        while ledger.report(str(len(trained) - 1), epoch(entry.epochs + 1, turning(origin, entry.epochs + 1))):
+            pass
+    assert [(entry.number, entry.rerun_of) for entry in trained[9:]] == [(9, 8), (10, 7), (11, 6)]
+    assert [entry.outcome for entry in trained] == ["complete"] + ["stopped"] * 8 + ["complete"] * 3
+
+
+def test_longer_trials_promote_the_best_third_of_the_complete_ones(tmp_path: Path) -> None:
+    values = {0: 0.6, 1: 0.2, 2: 0.9, 3: 0.4, 4: 0.8, 5: 0.7}
+    short = make_ledger(tmp_path, names="a", num_trials=6, scheduler="none", max_epochs=2)
+    go_through(short, values)
+    longer = make_ledger(tmp_path, names="a", num_trials=6, scheduler="none", max_epochs=5)
+    # A third of six are two: the trials 1 and 3.
+    assert go_through(longer, values) == [(6, 1), (7, 3)]
+    trials = load_studies(tmp_path)["a"].get_trials()
+    for number, origin in ((6, 1), (7, 3)):
+        assert trials[number].user_attrs[PROMOTED_FROM] == origin
+        assert trials[number].params == trials[origin].params
+        assert trials[number].user_attrs["config"] == {**trials[origin].user_attrs["config"], "epochs": 5}
+        assert (trials[number].state, max(trials[number].intermediate_values)) == (TrialState.COMPLETE, 5)
+    # Once, however often the run is opened again.
+    assert go_through(make_ledger(tmp_path, names="a", num_trials=6, scheduler="none", max_epochs=5)) == []
+    assert [one for one, _ in go_through(make_ledger(tmp_path, names="a", num_trials=7, max_epochs=5))] == [8]
+
+
+def test_rungs_of_longer_trials_do_not_judge_by_shorter_ones(tmp_path: Path) -> None:
+    go_through(make_ledger(tmp_path, names="a", num_trials=3, max_epochs=3), {0: 0.1, 1: 0.1, 2: 0.1})
+    longer = make_ledger(tmp_path, names="a", num_trials=4, max_epochs=9)
+    promoted = longer.start("promoted")
+    assert promoted is not None
+    assert promoted.rerun_of == 0
+    assert longer.start("new") is not None
+    # Nine times the value of what was reached before at this epoch, but the first of the new length.
+    assert longer.report("new", epoch(1, 0.9))
+
+
+def test_what_an_earlier_session_left_running_comes_first(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path)
+    for key in "012":
+        ledger.start(key)
+    ledger.report("0", epoch(1, 0.5))
+    ledger.report("0", epoch(2, 0.4))
+    again = make_ledger(tmp_path)
+    assert [len(account.unfinished) for account in again.accounts.values()] == [2, 1]
+    found = [again.start(key) for key in "xyzw"]
+    assert [(one.space, one.number, one.epochs) for one in found if one] == [
+        ("a", 0, 2), ("a", 1, 0), ("b", 0, 0), ("b", 1, 0)
+    ]  # fmt: skip
+    assert found[0] is not None
+    assert (found[0].best_value, found[0].best_epoch, found[0].seconds) == (0.4, 2, 4.0)
+    assert again.spent_epochs == 2

@@ -1,0 +1,80 @@
+"""A race between spaces: rounds, who leaves, and what each space has had before it may."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from two_spaces import FOUR, SPACE, epoch, make_ledger
+
+from search.ledger import DROPPED, Ledger
+
+
+def run_race(ledger: Ledger, *, seed: int, places: int, quality: dict[str, float]) -> dict[str, dict[str, int]]:
+    """Run a race with values at random; says how many trials of each outcome a space had when it left."""
+    rng, running, left, number = np.random.default_rng(seed), [], {}, 0
+    while True:
+        while len(running) < places and (entry := ledger.start(str(number))) is not None:
+            running.append(str(number))
+            number += 1
+        for name, account in ledger.accounts.items():
+            if DROPPED in account.study.user_attrs:
+                left.setdefault(name, dict(account.counts))
+        if not running:
+            assert ledger.finished
+            return left
+        key = running[int(rng.integers(len(running)))]
+        entry = ledger.live[key]
+        if not ledger.report(key, epoch(entry.epochs + 1, quality[entry.space] + rng.uniform(0, 0.5))):
+            running.remove(key)
+
+
+def test_the_worse_half_leaves_after_each_round_and_the_best_gets_most(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="abcd", share="race", num_trials=12, min_complete=1)
+    left = run_race(ledger, seed=0, places=1, quality={"a": 3.0, "b": 1.0, "c": 2.0, "d": 4.0})
+    # 48 trials in three rounds of 16: 4 each, 8 more for each of two, 16 more for the last.
+    assert {name: account.started for name, account in ledger.accounts.items()} == {"a": 4, "b": 28, "c": 12, "d": 4}
+    assert sorted(left) == ["a", "c", "d"]
+    assert "a left the race after 4 trials, its best value being 3." in ledger.left_race["a"]
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(
+    seed=st.integers(0, 10**6),
+    places=st.integers(1, 3),
+    num_spaces=st.integers(2, 4),
+    min_complete=st.integers(1, 3),
+    text=st.sampled_from([SPACE, FOUR]),
+)
+def test_no_space_leaves_before_it_had_its_complete_trials(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, places: int, num_spaces: int, min_complete: int, text: str
+) -> None:
+    names = "abcd"[:num_spaces]
+    ledger = make_ledger(
+        tmp_path_factory.mktemp("race"), names=names, text=text, sampler="random", share="race",
+        num_trials=8, min_complete=min_complete,
+    )  # fmt: skip
+    left = run_race(ledger, seed=seed, places=places, quality=dict.fromkeys(names, 0.0))
+    assert len(left) == num_spaces - 1
+    for name, counts in left.items():
+        study = ledger.accounts[name].study
+        configurations = {tuple(trial.params.values()) for trial in study.get_trials()}
+        assert counts["complete"] >= min(min_complete, len(configurations)), (name, counts)
+
+
+def test_a_race_goes_on_where_it_was_left(tmp_path: Path) -> None:
+    options = {"names": "ab", "share": "race", "num_trials": 4, "min_complete": 1, "max_epochs": 1}
+    ledger = make_ledger(tmp_path, **options)
+    number = 0
+    while not ledger.left_race:
+        entry = ledger.start(str(number))
+        assert entry is not None
+        if not ledger.left_race:
+            ledger.report(str(number), epoch(1, 1.0 if entry.space == "a" else 2.0))
+        number += 1
+    again = make_ledger(tmp_path, **options)
+    assert list(again.left_race) == ["b"]
+    assert [again.accounts[name].started for name in "ab"] == [3, 2]
+    (unfinished,) = again.accounts["a"].unfinished
+    assert unfinished.number == 2
