@@ -112,7 +112,7 @@ def known(ledger: Ledger) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, phases=[Phase.generate])  # to shrink takes minutes
+@settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.generate])  # to shrink takes minutes
 @given(SETTINGS, EVENTS, st.sets(st.integers(0, 69), min_size=1, max_size=4))
 def test_a_ledger_read_back_at_any_event_decides_as_the_one_in_memory(
     options: dict[str, Any], events: list[tuple[int, float, str]], cuts: set[int]
