@@ -21,7 +21,7 @@ from galaxy_models.models.galaxy_model import build_model
 from galaxy_models.seeds import derive_seed
 from galaxy_models.task import METRICS
 from galaxy_models.training.batch_statistics import refresh_batch_statistics
-from galaxy_models.training.checkpoint import describe_model, save_weights
+from galaxy_models.training.checkpoint import describe_model, describe_survey, save_weights
 from galaxy_models.training.evaluation import EVAL_BATCH, evaluate, predict_logits
 from galaxy_models.training.losses import TrainLoss
 from galaxy_models.training.memory import MicroBatch, indivisible
@@ -154,12 +154,9 @@ class Trainer:
 
     def save_weights(self, path: Path) -> None:
         """Write the network as it is now, with all that `load_model` needs to rebuild it."""
-        digest = self._survey.manifest.digest
-        save_weights(
-            path,
-            self.model,
-            describe_model(self._config, self._survey.task, px=self._image_px, survey_digest=digest),
-        )
+        manifest = self._survey.manifest
+        described = describe_model(self._config, manifest.task, px=self._image_px, survey_digest=manifest.digest)
+        save_weights(path, self.model, {**described, **describe_survey(manifest)})
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact resume needs, at an epoch's end. Its tensors are the trainer's own: save them at once."""
@@ -182,20 +179,20 @@ class Trainer:
             state: of `state_dict`, or read back by `load_state`.
 
         Raises:
-            WeightsError: it is of another network or optimiser.
+            WeightsError: it is of another network or optimiser, or no state of a trainer; make the trainer anew then.
         """
         try:
             self.model.load_state_dict(state["model"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, ValueError, KeyError) as error:
+            self._micro_batch.size, self._eval_batch.size = int(state["micro_batch"]), int(state["eval_batch"])
+            self.epoch = int(state["epoch"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             found = " ".join(str(error).split())
             raise WeightsError(
                 f"training state: it is of another configuration than this trial's ({found:.300}): "
                 "start the trial again"
             ) from None
-        self._micro_batch.size, self._eval_batch.size = int(state["micro_batch"]), int(state["eval_batch"])
-        self.epoch = int(state["epoch"])
 
     def _train_epoch(self) -> _Pass:
         seed = self._config.seed

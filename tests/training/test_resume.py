@@ -130,3 +130,19 @@ def test_state_of_another_network_is_refused(shapes, changes) -> None:
 def test_what_is_no_state_of_a_trainer_is_refused(shapes) -> None:
     with pytest.raises(WeightsError, match=r"of another configuration .*'model'.*start the trial again"):
         _trainer(small_config(), shapes).load_state_dict({"progress": {}})
+
+
+@pytest.mark.parametrize("entry", ["model", "optimizer", "scaler", "micro_batch", "eval_batch", "epoch"])
+def test_a_state_that_lacks_an_entry_is_refused(shapes, entry: str) -> None:
+    trainer = _trainer(small_config(), shapes)
+    state = {key: value for key, value in trainer.state_dict().items() if key != entry}
+    with pytest.raises(WeightsError, match=f"'{entry}'.*start the trial again"):
+        trainer.load_state_dict(state)
+
+
+@pytest.mark.parametrize("value", [None, [], "text"])
+@pytest.mark.parametrize("entry", ["model", "optimizer", "micro_batch", "eval_batch", "epoch"])
+def test_a_state_with_a_foreign_entry_is_refused(shapes, entry: str, value: object) -> None:
+    trainer = _trainer(small_config(), shapes)
+    with pytest.raises(WeightsError, match="start the trial again"):
+        trainer.load_state_dict(trainer.state_dict() | {entry: value})
