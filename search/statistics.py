@@ -36,18 +36,34 @@ def resampled_means(columns: ArrayLike, *, seed: int, num_resamples: int = NUM_R
     Source:
         Efron 1979, Annals of Statistics 7, 1.
     """
+    return resampled_together([columns], seed=seed, num_resamples=num_resamples)[0]
+
+
+def resampled_together(tables: Sequence[ArrayLike], *, seed: int, num_resamples: int = NUM_RESAMPLES) -> list[Floats]:
+    """`resampled_means` of several tables of the same galaxies; drawing once for all takes a fraction of the time.
+
+    Args:
+        tables: at least one, each (N, K) finite values with its own K, N at least 1.
+        seed: of the draws.
+        num_resamples: number of draws B.
+
+    Returns:
+        (B, K) means for each table.
+    """
     # Float32 halves the time of the product; its rounding is far below the scatter of the draws.
-    values = np.ascontiguousarray(columns, dtype=np.float32)
-    num_items = len(values)
+    values = [np.ascontiguousarray(table, dtype=np.float32) for table in tables]
+    num_items = len(values[0])
     generator = np.random.default_rng(seed)
-    parts = []
+    parts: list[list[Floats]] = [[] for _ in values]
     for start in range(0, num_resamples, size := max(1, _MAX_COUNTS // num_items)):
         num_draws = min(size, num_resamples - start)
         drawn = generator.integers(0, num_items, size=(num_draws, num_items))
         drawn += np.arange(num_draws)[:, None] * num_items
         counts = np.bincount(drawn.ravel(), minlength=num_draws * num_items)
-        parts.append(counts.reshape(num_draws, num_items).astype(np.float32) @ values)
-    return np.concatenate(parts).astype(np.float64) / num_items
+        weights = counts.reshape(num_draws, num_items).astype(np.float32)
+        for found, table in zip(parts, values, strict=True):
+            found.append((weights @ table).astype(np.float64) / num_items)
+    return [np.concatenate(found) for found in parts]
 
 
 def percentile_interval(replicates: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]:

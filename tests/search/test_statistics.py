@@ -14,6 +14,7 @@ from search.statistics import (
     paired_p_value,
     percentile_interval,
     resampled_means,
+    resampled_together,
     wilson_interval,
 )
 
@@ -37,6 +38,14 @@ def test_the_same_seed_pairs_two_networks_and_chunks_do_not_show(monkeypatch: py
     assert resampled_means(second, seed=4, num_resamples=200) != pytest.approx(alone, abs=1e-6)
     monkeypatch.setattr("search.statistics._MAX_COUNTS", 170)
     assert resampled_means(second, seed=3, num_resamples=200) == pytest.approx(alone, abs=1e-6)
+
+
+def test_tables_of_the_same_galaxies_are_drawn_alike() -> None:
+    wide, narrow = np.random.default_rng(5).random((60, 3)), np.random.default_rng(6).random((60, 1))
+    together = resampled_together([wide, narrow], seed=3, num_resamples=100)
+    assert [one.shape for one in together] == [(100, 3), (100, 1)]
+    side_by_side = resampled_means(np.hstack([wide, narrow]), seed=3, num_resamples=100)
+    assert np.hstack(together) == pytest.approx(side_by_side, abs=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.93])
