@@ -57,6 +57,7 @@ def ask_terminator(account: "Account", *, seed: int) -> str:
         return ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # Optuna 5 still has it, and means to drop it
         improvement = terminator.EMMREvaluator(seed=derive_seed(seed, "terminator", account.name) % 2**32)
         error = terminator.MedianErrorEvaluator(paired_improvement_evaluator=improvement)
         judge = terminator.Terminator(improvement, error, min_n_trials=MIN_TRIALS)
