@@ -1,93 +1,75 @@
-"""Rungs in whole numbers, and ASHA for each backbone alone."""
+"""Tune's decisions are the ledger's."""
 
-import itertools
-import math
+import errno
+import pickle
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from ray.tune.schedulers import TrialScheduler
+from two_spaces import epoch, make_ledger
 
-from search.scheduler import BackboneAsha, rung_epochs
-
-
-@pytest.mark.parametrize(
-    ("max_epochs", "rungs"),
-    [
-        (1, ()),
-        (2, (1,)),
-        (3, (1,)),
-        (9, (1, 3)),
-        (27, (1, 3, 9)),
-        (30, (1, 3, 9, 27)),
-        (81, (1, 3, 9, 27)),
-        # log(243) / log(3) is 4.999... in floating point.
-        (243, (1, 3, 9, 27, 81)),
-        (729, (1, 3, 9, 27, 81, 243)),
-    ],
-)
-def test_rungs(max_epochs: int, rungs: tuple[int, ...]) -> None:
-    assert rung_epochs(max_epochs) == rungs
+from galaxy_models.errors import MachineError
+from search.journal import RunJournal
+from search.scheduler import LedgerScheduler
 
 
-@given(st.integers(2, 10**9))
-def test_rungs_are_every_power_of_three_below_the_end(max_epochs: int) -> None:
-    rungs = rung_epochs(max_epochs)
-    assert rungs[0] == 1
-    assert all(later == 3 * earlier for earlier, later in itertools.pairwise(rungs))
-    assert rungs[-1] < max_epochs <= 3 * rungs[-1]
+def feed(scheduler: LedgerScheduler, key: str, result: dict[str, Any]) -> str:
+    return scheduler.on_trial_result(None, SimpleNamespace(trial_id=key), result)  # type: ignore[arg-type]
 
 
-def trial(space: str, number: int) -> Any:
-    return SimpleNamespace(trial_id=f"{space}{number}", config={"space": space})
+def test_each_decision_is_the_ledgers_and_the_study_has_it_at_once(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", max_epochs=3)
+    scheduler = LedgerScheduler(ledger)
+    for key in "01":
+        ledger.start(key)
+    assert feed(scheduler, "0", epoch(1, 0.5)) == TrialScheduler.CONTINUE
+    assert feed(scheduler, "1", epoch(1, 0.6)) == TrialScheduler.STOP
+    assert feed(scheduler, "0", epoch(2, 0.5)) == TrialScheduler.CONTINUE
+    assert feed(scheduler, "0", epoch(3, 0.5)) == TrialScheduler.STOP
+    again = make_ledger(tmp_path, names="a", max_epochs=3)
+    assert again.accounts["a"].counts == {"complete": 1, "stopped": 1}
 
 
-def feed(asha: BackboneAsha, one: Any, epoch: int, value: float) -> str:
-    return asha.on_trial_result(None, one, {"epoch": epoch, "objective": value})
+def test_only_what_was_measured_is_written(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a")
+    scheduler = LedgerScheduler(ledger)
+    ledger.start("0")
+    measured = {**epoch(1, 0.5), "train_nll": 0.7, "images_per_s": 9.0, "handover_s": 0.1, "micro_batch": 8}
+    feed(scheduler, "0", {**measured, "pid": 7, "config": {}, "objective": 0.5, "diverged": 0.0, "time_total_s": 3.0})
+    (trial,) = ledger.accounts["a"].study.get_trials()
+    assert trial.user_attrs["epoch:1"] == {**measured, "elapsed_s": 0.0}
 
 
-@pytest.mark.parametrize("direction", ["min", "max"])
-def test_the_worse_are_stopped_at_the_rung_and_only_there(direction: Any) -> None:
-    sign = 1.0 if direction == "min" else -1.0
-    asha = BackboneAsha(9, direction)
-    trials = [trial("cnn", number) for number in range(6)]
-    for one in trials:
-        asha.on_trial_add(None, one)
-    # Each is worse than those before: the first goes on, and with a third going on so does nobody after it.
-    decisions = [feed(asha, one, 1, sign * number) for number, one in enumerate(trials)]
-    assert decisions == [TrialScheduler.CONTINUE] + [TrialScheduler.STOP] * 5
-    assert feed(asha, trials[0], 2, sign * 100) == TrialScheduler.CONTINUE
-    assert feed(asha, trials[0], 3, sign * 100) == TrialScheduler.CONTINUE
-    assert feed(asha, trials[0], 9, sign * 100) == TrialScheduler.STOP
+def test_a_trial_that_waits_for_room_on_the_disk_reports_no_epoch(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a")
+    ledger.start("0")
+    assert feed(LedgerScheduler(ledger), "0", {"waiting": "the disk is full"}) == TrialScheduler.CONTINUE
+    assert ledger.spent_epochs == 0
 
 
-def test_backbones_do_not_compete() -> None:
-    asha = BackboneAsha(9, "min")
-    good, bad = trial("cnn", 0), trial("vgg16", 0)
-    for one in (good, bad):
-        asha.on_trial_add(None, one)
-    assert feed(asha, good, 1, 0.1) == TrialScheduler.CONTINUE
-    assert feed(asha, bad, 1, 5.0) == TrialScheduler.CONTINUE
+def test_a_journal_that_cannot_be_written_is_kept_for_the_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = make_ledger(tmp_path, names="a")
+    scheduler = LedgerScheduler(ledger)
+    ledger.start("0")
+
+    def broken(self: RunJournal, data: bytes) -> None:
+        raise OSError(errno.EIO, "Input/output error", "study.journal")
+
+    monkeypatch.setattr(RunJournal, "_write", broken)
+    assert feed(scheduler, "0", epoch(1, 0.5)) == TrialScheduler.CONTINUE
+    assert isinstance(scheduler.fault, MachineError)
+    assert str(scheduler.fault).startswith("study.journal: Input/output error: check the disk")
+    assert feed(scheduler, "0", epoch(2, 0.5)) == TrialScheduler.CONTINUE
+    assert ledger.spent_epochs == 1
 
 
-def test_a_diverged_trial_leaves_no_mark_on_the_rungs() -> None:
-    asha = BackboneAsha(9, "min")
-    diverged, later, last = (trial("cnn", number) for number in range(3))
-    for one in (diverged, later, last):
-        asha.on_trial_add(None, one)
-    asha.on_trial_complete(None, diverged, {"epoch": 1, "objective": math.nan})
-    assert feed(asha, later, 1, 3.0) == TrialScheduler.CONTINUE
-    assert feed(asha, last, 1, 4.0) == TrialScheduler.STOP
-
-
-def test_a_value_that_is_not_finite_enters_no_rung_and_stops_nobody() -> None:
-    asha = BackboneAsha(9, "max")
-    first, second, third = (trial("cnn", number) for number in range(3))
-    for one in (first, second, third):
-        asha.on_trial_add(None, one)
-    assert feed(asha, first, 1, math.nan) == TrialScheduler.CONTINUE
-    assert feed(asha, second, 1, 0.5) == TrialScheduler.CONTINUE
-    assert feed(asha, third, 1, 0.4) == TrialScheduler.STOP
-    assert feed(asha, first, 3, 0.9) == TrialScheduler.CONTINUE
+def test_tune_finds_nothing_to_snapshot_and_nothing_to_look_for(tmp_path: Path) -> None:
+    scheduler = LedgerScheduler(make_ledger(tmp_path))
+    assert scheduler.__getstate__() == {}
+    assert pickle.loads(pickle.dumps(scheduler)).__dict__ == {}  # noqa: S301 (Tune pickles it)
+    assert scheduler.choose_trial_to_run(None) is None
+    assert scheduler.set_search_properties("objective", "min")
