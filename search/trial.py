@@ -161,34 +161,44 @@ class GalaxyTrial(tune.Trainable):
             weights_dir = Path(config["weights_dir"]) if config["weights_dir"] else None
             self._runtime = Runtime(device=config["device"], threads=config["threads"], weights_dir=weights_dir)
             self._survey = SurveyData(Path(config["data"]))
-        trainer = Trainer(
-            TrainConfig.from_dict(config["train"]),
-            self._survey,
-            runtime=self._runtime,
-            on_first_step=self._note_first_step,
-            micro_batch=config["micro_batch"],
-        )
-        return self._gone_on(trainer) if self._path(state_path).exists() else trainer
 
-    def _gone_on(self, trainer: "Trainer") -> "Trainer":
+        def fresh(runtime: "Runtime", survey: "SurveyData") -> Trainer:
+            return Trainer(
+                TrainConfig.from_dict(config["train"]),
+                survey,
+                runtime=runtime,
+                on_first_step=self._note_first_step,
+                micro_batch=config["micro_batch"],
+            )
+
+        trainer = fresh(self._runtime, self._survey)
+        # A state that is refused may have filled a part of the network.
+        return trainer if self._go_on(trainer) else fresh(self._runtime, self._survey)
+
+    def _go_on(self, trainer: "Trainer") -> bool:
         """Continue from the state of an earlier worker; epochs that the study has not yet are told again first.
 
         A state that is damaged, or was left by another trial of this number that was never told of, is passed over:
         the trial starts again, and the ledger passes over the epochs that it knows.
+
+        Returns:
+            Whether the trainer is as it should be; False if it has to be made anew.
         """
+        if not self._path(state_path).exists():
+            return True
         from galaxy_models.errors import WeightsError
         from galaxy_models.training.checkpoint import load_state
 
         try:
             state = load_state(self._path(state_path))
+            if state.get("config") != self.config["train"]:
+                return True
+            trainer.load_state_dict(state)
         except WeightsError:
-            return trainer
-        if state.get("config") != self.config["train"]:
-            return trainer
-        trainer.load_state_dict(state)
+            return False
         self._history = state["history"]
         self._untold = self._history[self.config["known_epochs"] :]
-        return trainer
+        return True
 
     def _note_first_step(self) -> None:
         if self._idle_since is not None:
