@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from galaxy_models.cli import run_command
 from galaxy_models.data.manifest import SPLIT_NAMES
-from galaxy_models.errors import DataError, WeightsError
+from galaxy_models.errors import WeightsError
 from galaxy_models.inference.machine import add_machine_options, make_runtime
+from galaxy_models.inference.place import check_new
 from search.results import PREDICTIONS_NAME
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    if options.out is not None and options.out.exists():
-        raise DataError(f"--out {options.out}: it exists, expected a new folder: choose another, or remove it")
+    if options.out is not None:
+        check_new(options.out)
 
     from galaxy_models.inference.network import find_weights, load_network
     from galaxy_models.training.survey import SurveyData

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from galaxy_models.cli import run_command
 from galaxy_models.data.plan import ConvertSettings
-from galaxy_models.errors import DataError, MachineError, WeightsError
+from galaxy_models.errors import MachineError, WeightsError
+from galaxy_models.inference.place import check_new
 from galaxy_models.task import METRICS
 from search.results import RESULT_NAME, load_result
 
@@ -54,8 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(options: argparse.Namespace) -> int:
-    if options.out.exists():
-        raise DataError(f"--out {options.out}: it exists, expected a new folder: choose another, or remove it")
+    check_new(options.out)
 
     from galaxy_models.data.staging import resolve_output, staged_folder
     from galaxy_models.inference.card import CARD_NAME, model_card

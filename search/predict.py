@@ -13,6 +13,7 @@ from galaxy_models.data.progress import Progress
 from galaxy_models.data.readers.catalog import CatalogOptions
 from galaxy_models.errors import DataError
 from galaxy_models.inference.machine import add_machine_options, make_runtime
+from galaxy_models.inference.place import check_new
 from search.options import positive_int
 
 if TYPE_CHECKING:
@@ -114,8 +115,7 @@ def _choose_crop(asked: float | None, ensemble: "Ensemble") -> tuple[float, str]
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.out.exists():
-        raise DataError(f"--out {options.out}: it exists, expected a new file: choose another name, or remove it")
+    check_new(options.out)
     if options.out.suffix != ".parquet":
         raise DataError(f"--out {options.out}: got the suffix {options.out.suffix!r}, expected .parquet")
     if options.crop is not None and not 0 < options.crop <= 1:

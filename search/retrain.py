@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from galaxy_models.cli import machine_fault
-from galaxy_models.config import TrainConfig
 from galaxy_models.data.manifest import SPLIT_NAMES
 from galaxy_models.errors import GalaxyError, WeightsError
 from search.finalist import FinalJob, FinalSetting
@@ -128,7 +127,7 @@ def _train(job: FinalJob, setting: FinalSetting, survey: "SurveyData", runtime: 
         if metrics["diverged"]:
             raise NoResultError(f"training diverged in epoch {metrics['epoch']:.0f}: loss or answers are not finite")
         if progress.note(metrics, setting):
-            _save_weights(folder / WEIGHTS_NAME, trainer, job.config, survey)
+            trainer.save_weights(folder / WEIGHTS_NAME)
         # After the weights: an attempt that dies in between does this epoch again, and writes the same weights.
         save_state(folder / STATE_NAME, {"trainer": trainer.state_dict(), "progress": vars(progress), **identity})
     if not progress.best_epoch:
@@ -148,17 +147,6 @@ def _resume(trainer: "Trainer", state_file: Path, identity: dict[str, Any]) -> _
         return _Progress()
     trainer.load_state_dict(state["trainer"])
     return _Progress(**state["progress"])
-
-
-def _save_weights(path: Path, trainer: "Trainer", config: TrainConfig, survey: "SurveyData") -> None:
-    from galaxy_models.inference.network import describe_survey
-    from galaxy_models.training.checkpoint import describe_model, save_weights
-
-    manifest = survey.manifest
-    description = describe_model(
-        config, manifest.task, px=config.image_px or manifest.px, survey_digest=manifest.digest
-    )
-    save_weights(path, trainer.model, {**description, **describe_survey(manifest)})
 
 
 def _evaluate(

@@ -7,7 +7,6 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from galaxy_models.config import TrainConfig
-from galaxy_models.data.manifest import Manifest
 from galaxy_models.errors import GalaxyError, WeightsError
 from galaxy_models.models.galaxy_model import GalaxyModel
 from galaxy_models.task import Task
@@ -41,16 +40,6 @@ class Network:
     simulated: bool | None
     stored_px: int
     crop: float | None
-
-
-def describe_survey(manifest: Manifest) -> dict[str, str]:
-    """What a weights file says of its survey, beside `describe_model`, so that new images can be treated alike."""
-    return {
-        "survey": manifest.survey,
-        "simulated": json.dumps(manifest.simulated),
-        "stored_px": json.dumps(manifest.px),
-        "crop": json.dumps(manifest.made_by.get("crop")),
-    }
 
 
 def load_network(path: Path) -> Network:

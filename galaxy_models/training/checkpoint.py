@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import nn
 
 from galaxy_models.config import TrainConfig
+from galaxy_models.data.manifest import Manifest
 from galaxy_models.errors import WeightsError
 from galaxy_models.models.galaxy_model import GalaxyModel, build_model
 from galaxy_models.task import Task
@@ -44,13 +45,23 @@ def describe_model(config: TrainConfig, task: Task, *, px: int, survey_digest: s
     }
 
 
+def describe_survey(manifest: Manifest) -> dict[str, str]:
+    """What a weights file says of its survey, beside `describe_model`, so that new images can be treated alike."""
+    return {
+        "survey": manifest.survey,
+        "simulated": json.dumps(manifest.simulated),
+        "stored_px": json.dumps(manifest.px),
+        "crop": json.dumps(manifest.made_by.get("crop")),
+    }
+
+
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
     """Write a network's parameters and buffers as safetensors.
 
     Args:
         path: the file; its folder is made if need be.
         model: the network.
-        metadata: see `describe_model`.
+        metadata: see `describe_model` and `describe_survey`.
     """
     # Clones: safetensors refuses tensors that share memory, and wants them laid out plainly.
     tensors = {

@@ -128,7 +128,7 @@ def test_votes_are_evaluated_and_no_classes(trained, tmp_path: Path, capsys) -> 
 
 def test_existing_output_is_refused_before_anything_is_read(tmp_path: Path, capsys) -> None:
     assert _main(tmp_path / "none", "--data", tmp_path / "none", "--out", tmp_path) == 2
-    assert "it exists, expected a new folder" in capsys.readouterr().err
+    assert "it exists, expected a new name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         (["none.safetensors"], "there is no such file"),
         (["broken.safetensors"], "expected a safetensors file"),
-        (["weights.safetensors", "--out", "."], "it exists, expected a new folder"),
+        (["weights.safetensors", "--out", "."], "it exists, expected a new name"),
         (["weights.safetensors", "--check", "nowhere"], "found no manifest.json"),
     ],
 )

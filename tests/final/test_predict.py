@@ -13,10 +13,12 @@ from shapes_survey import PX, VOTES, draw_shape, make_shapes, small_config
 
 from galaxy_models.data.decode import decode_galaxy
 from galaxy_models.data.manifest import Manifest
-from galaxy_models.inference.network import describe_survey
 from galaxy_models.models.galaxy_model import build_model
 from galaxy_models.task import Task
-from galaxy_models.training.checkpoint import describe_model, load_model, save_weights
+from galaxy_models.training.checkpoint import describe_model, describe_survey, load_model, save_weights
+from galaxy_models.training.loop import Trainer
+from galaxy_models.training.runtime import Runtime
+from galaxy_models.training.survey import SurveyData
 from search.predict import main
 
 NAMES = ("cw", "round", "acw")
@@ -108,6 +110,15 @@ def test_crop_is_that_of_the_training(
     assert words.rsplit(".*", maxsplit=1)[-1] in capsys.readouterr().err
 
 
+def test_weights_of_a_training_say_how_images_were_cropped(images: Path, tmp_path: Path, capsys) -> None:
+    survey = make_shapes(tmp_path / "shapes", sizes=(30, 5, 5))
+    replace(Manifest.load(survey), made_by={"crop": 0.7}).write(survey)
+    trainer = Trainer(small_config(precision="float32"), SurveyData(survey), runtime=Runtime(device="cpu", threads=1))
+    trainer.save_weights(tmp_path / "w.safetensors")
+    assert _main(tmp_path / "w.safetensors", images / "4.png", "--out", tmp_path / "p.parquet") == 0
+    assert "the central 0.7 of each image's side is kept (as in training)" in capsys.readouterr().err
+
+
 def test_several_networks_are_averaged_and_their_spread_told(images: Path, tmp_path: Path) -> None:
     folder = tmp_path / "final"
     paths = [_weights(folder / f"config-0-seed-{seed}" / "weights.safetensors", seed=seed) for seed in range(2)]
@@ -189,7 +200,10 @@ def test_real_galaxies_are_read_by_several_processes(real_data: Path, tmp_path: 
         (["notes.txt"], [], "found the suffix '.txt', expected an image"),
         (["."], ["--crop", "1.5"], "--crop: got 1.5, expected a share above 0, up to 1"),
         (["."], ["--out", "p.csv"], "got the suffix '.csv', expected .parquet"),
-        (["."], ["--out", "there.parquet"], "it exists, expected a new file"),
+        (["."], ["--out", "there.parquet"], "it exists, expected a new name"),
+        (["."], ["--out", "notes.txt/p.parquet"], "--out notes.txt/p.parquet: Not a directory, expected a place"),
+        (["."], ["--out", "/proc/p.parquet"], "--out /proc/p.parquet: No such file or directory, expected a place"),
+        (["."], ["--out", "p" * 300 + ".parquet"], "File name too long, expected a place"),
         (["."], ["--checkpoint", "none.safetensors"], "there is no such file"),
         (["."], ["--checkpoint", "votes.safetensors"], "give networks of one task"),
         (["table.csv"], [], "found no column of image paths"),
