@@ -1,16 +1,29 @@
-"""The command line of a search, and how trials share a machine."""
+"""What is typed for each option, and how trials share a machine."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from search.errors import RunError
-from search.options import Places, SearchOptions, duration_s, fixed_parameter, gpu_share, parse_options, plan_places
+from search.options import (
+    Places,
+    SearchOptions,
+    check_free,
+    duration_s,
+    fixed_parameter,
+    gpu_share,
+    more_trials,
+    plan_places,
+    positive_int,
+    price,
+    run_name,
+    seed_number,
+)
 
-
-def options(*words: str) -> SearchOptions:
-    return parse_options(["--space", "spaces/cnn.py", *words], "python -m search.run ...")
+SPACES = (Path("spaces/cnn.py"),)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +33,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert duration_s(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "-5", "ten", "10 m s", "5w", "1e3", "nan"])
+@pytest.mark.parametrize("text", ["", "0", "0h", "-5", "ten", "10 m s", "5w", "1e3", "nan", "inf"])
 def test_rejects_what_is_no_duration(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="expected a positive time"):
         duration_s(text)
@@ -30,69 +43,68 @@ def test_fixed_parameters_are_json_where_they_can_be() -> None:
     assert fixed_parameter("batch_size=32") == ("batch_size", 32)
     assert fixed_parameter("weights=none") == ("weights", "none")
     assert fixed_parameter("any_angle=true") == ("any_angle", True)
-    with pytest.raises(argparse.ArgumentTypeError, match="expected NAME=VALUE"):
-        fixed_parameter("weights")
+    assert fixed_parameter("name=a=b") == ("name", "a=b")
+    for text in ("weights", "=1"):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected NAME=VALUE"):
+            fixed_parameter(text)
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("parse", "good", "bad"),
     [
-        ("--num-trials", "0"),
-        ("--max-epochs", "-1"),
-        ("--time-budget", "soon"),
-        ("--seed", "x"),
-        ("--name", "../elsewhere"),
-        ("--gpus-per-trial", "1.5"),
-        ("--precision", "float8"),
-        ("--no-such-option",),
+        (positive_int, {"1": 1, "999999999": 999999999}, ["0", "-1", "1.5", "x", "", "1_000", "+1", "1000000000"]),
+        (seed_number, {"0": 0, "4294967295": 4294967295}, ["4294967296", "-1", "x", "1.0"]),
+        (gpu_share, {"0.5": 0.5, "0": 0.0, "1": 1.0, "4": 4.0, "0.1": 0.1}, ["1.5", "-1", "nan", "x", "0.0001", "inf"]),
+        (price, {"0": 0.0, "1.25": 1.25}, ["-1", "x", "1e3", ""]),
+        (more_trials, {"5": (False, 5), "+50": (True, 50)}, ["0", "+0", "++1", "-1", "+"]),
+        (run_name, {"a.b-c_1": "a.b-c_1"}, ["../up", ".hidden", "", "a/b", "a b", "x" * 101]),
     ],
 )
-def test_wrong_values_end_with_code_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        options(*words)
-    assert words[0] in capsys.readouterr().err
-
-
-def test_spaces_of_one_name_are_refused() -> None:
-    with pytest.raises(RunError, match="files of different names"):
-        options("--space", "elsewhere/cnn.py")
-
-
-def test_several_spaces_keep_their_order() -> None:
-    assert options("--space", "spaces/vgg16.py").spaces == (Path("spaces/cnn.py"), Path("spaces/vgg16.py"))
-
-
-@pytest.mark.parametrize("share", ["0.5", "0", "1", "4", "0.1"])
-def test_gpu_shares(share: str) -> None:
-    assert gpu_share(share) == float(share)
+def test_what_is_typed(parse: Callable[[str], Any], good: dict[str, Any], bad: list[str]) -> None:
+    assert {text: parse(text) for text in good} == good
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match="expected"):
+            parse(text)
 
 
 @pytest.mark.parametrize(
-    ("words", "num_cpus", "num_gpus", "expected"),
+    ("options", "num_cpus", "num_gpus", "expected"),
     [
-        ((), 2, 0, Places(1, 0.0, 2)),
-        (("--cpus-per-trial", "2"), 5, 0, Places(2, 0.0, 2)),
-        (("--max-concurrent", "1"), 8, 0, Places(1, 0.0, 1)),
-        ((), 16, 4, Places(4, 1.0, 4)),
-        (("--gpus-per-trial", "0.5"), 16, 4, Places(2, 0.5, 8)),
+        ({}, 2, 0, Places(1, 0.0, 2)),
+        ({"cpus_per_trial": 2}, 5, 0, Places(2, 0.0, 2)),
+        ({"max_concurrent": 1}, 8, 0, Places(1, 0.0, 1)),
+        ({}, 16, 4, Places(4, 1.0, 4)),
+        ({"gpus_per_trial": 0.5}, 16, 4, Places(2, 0.5, 8)),
         # Three trials of 0.3 fit on one GPU; the 0.1 left on each of two GPUs hold no fourth.
-        (("--gpus-per-trial", "0.3"), 64, 2, Places(9, 0.3, 6)),
-        (("--gpus-per-trial", "2"), 16, 4, Places(8, 2.0, 2)),
-        (("--gpus-per-trial", "0"), 16, 4, Places(1, 0.0, 16)),
-        (("--gpus-per-trial", "0.1"), 10, 1, Places(1, 0.1, 10)),
+        ({"gpus_per_trial": 0.3}, 64, 2, Places(9, 0.3, 6)),
+        ({"gpus_per_trial": 2.0}, 16, 4, Places(8, 2.0, 2)),
+        ({"gpus_per_trial": 0.0}, 16, 4, Places(1, 0.0, 16)),
+        ({"gpus_per_trial": 0.1}, 10, 1, Places(1, 0.1, 10)),
     ],
 )
-def test_places(words: tuple[str, ...], num_cpus: int, num_gpus: int, expected: Places) -> None:
-    assert plan_places(options(*words), num_cpus=num_cpus, num_gpus=num_gpus) == expected
+def test_places(options: dict[str, Any], num_cpus: int, num_gpus: int, expected: Places) -> None:
+    assert plan_places(SearchOptions(spaces=SPACES, **options), num_cpus=num_cpus, num_gpus=num_gpus) == expected
 
 
 def test_a_trial_cannot_ask_for_more_than_there_is() -> None:
     with pytest.raises(RunError, match="--cpus-per-trial: got 3, expected at most 2"):
-        plan_places(options("--cpus-per-trial", "3"), num_cpus=2, num_gpus=0)
+        plan_places(SearchOptions(spaces=SPACES, cpus_per_trial=3), num_cpus=2, num_gpus=0)
     with pytest.raises(RunError, match="--gpus-per-trial: got 1, expected at most 0"):
-        plan_places(options("--gpus-per-trial", "1"), num_cpus=2, num_gpus=0)
+        plan_places(SearchOptions(spaces=SPACES, gpus_per_trial=1), num_cpus=2, num_gpus=0)
 
 
-def test_a_space_keeps_its_precision_unless_one_is_asked_for() -> None:
-    assert options().precision is None
-    assert options("--precision", "float32").precision == "float32"
+def test_a_runs_folder_must_be_free_and_possible(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "taken").mkdir()
+    check_free(SearchOptions(spaces=SPACES, runs_dir=tmp_path, name="free"))
+    with pytest.raises(RunError, match=r"--name: .*taken exists already, expected a new folder"):
+        check_free(SearchOptions(spaces=SPACES, runs_dir=tmp_path, name="taken"))
+    with pytest.raises(RunError, match=r"--runs-dir: .*file is a file, expected a folder"):
+        check_free(SearchOptions(spaces=SPACES, runs_dir=tmp_path / "file" / "below"))
+
+
+def test_options_survive_the_record_and_names_of_another_version_are_passed_over() -> None:
+    options = SearchOptions(
+        spaces=(Path("a.py"), Path("b.py")), data=Path("d"), fixed={"lr": 0.1}, warm_start=Path("w"), time_budget_s=9.5
+    )
+    assert SearchOptions.from_json({**options.to_json(), "later": 1}) == options
