@@ -1,52 +1,16 @@
-"""What a report is made of: the run, the final evaluations, and every trial read out of the studies."""
+"""Every trial, read out of the studies into tables."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.report.run_info import RunInfo
-
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
-__all__ = ["FinalEvaluation", "RunInfo", "Trials", "collect"]
-
 EPOCH_PREFIX = "epoch:"
 PARAM_PREFIX = "param_"
-# The splits of a final evaluation, each with its name in a survey's manifest.
-SPLITS = {"train": "train", "validation": "val", "test": "test"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinalEvaluation:
-    """How one backbone's best trial does on every split; the only place where test galaxies are looked at.
-
-    Attributes:
-        backbone: display name, as in the study.
-        trial: number of the trial in that backbone's study.
-        metrics: for each of `train`, `validation` and `test`, the value of each metric of the task.
-        num_parameters: parameters of the network.
-        images_per_s: galaxies answered in a second.
-        weights_file: the trained weights, relative to the run's folder.
-    """
-
-    backbone: str
-    trial: int
-    metrics: dict[str, dict[str, float]]
-    num_parameters: int
-    images_per_s: float
-    weights_file: str
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.metrics) - set(SPLITS))
-        if unknown:
-            raise ValueError(f"final evaluation of {self.backbone}: got split {unknown[0]!r}, expected {list(SPLITS)}")
-
-    def metric(self, split: str, name: str) -> float:
-        """The value of a metric on a split; NaN where there is none."""
-        return self.metrics.get(split, {}).get(name, math.nan)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,7 @@ from search.report.blocks import counted, duration, listed, percent
 from search.report.evidence.pairs import Pair
 from search.report.evidence.standing import Standing
 from search.report.findings import Findings
-from search.report.former import majority_class, ranked
 from search.report.tables.scores import share_words
-
-__all__ = ["answer", "cautions", "majority_class", "ranked", "which"]
 
 # Optuna's TPE draws its first 10 trials at random: below 20, chance chose at least half of them.
 FEW_TRIALS = 20

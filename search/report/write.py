@@ -5,23 +5,18 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.report import numbers
 from search.report.blocks import Figure, Figures, Gallery, Page, Thumbnail
-from search.report.collect import FinalEvaluation
 from search.report.findings import Findings
-from search.report.former import findings_of
 from search.report.markdown import PICTURES, render_markdown
 from search.report.page import build_page
-from search.report.run_info import RunInfo
 from search.report.source import read_run
 from search.report.tables.configs import as_json, best_configs
 
 if TYPE_CHECKING:
-    import optuna
     import pandas as pd
 
 FOLDER = "report"
@@ -29,12 +24,7 @@ TEMPLATE = "report.html.j2"
 SCRIPT = "sort.js"
 
 
-def write_report(
-    run_dir: Path,
-    studies: "Sequence[optuna.Study] | None" = None,
-    finals: dict[str, FinalEvaluation] | None = None,
-    info: RunInfo | None = None,
-) -> Path:
+def write_report(run_dir: Path) -> Path:
     """Write the report of a run from what is in its folder, at any time.
 
     The files are `report.html`; `report.md` with its pictures in `figures`; `best_configs.json`; `trials.parquet` and
@@ -43,9 +33,6 @@ def write_report(
 
     Args:
         run_dir: the run's folder; the files go into its folder `report`.
-        studies: with the next two, what the folder does not say yet.
-        finals: see `search.report.former`.
-        info: likewise.
 
     Returns:
         Path of `report.html`.
@@ -53,8 +40,6 @@ def write_report(
     Raises:
         RunError: the folder is no run, or what is in it is damaged.
     """
-    if studies is not None and finals is not None and info is not None:
-        return write_findings(findings_of(run_dir, studies, finals, info))
     return write_findings(read_run(run_dir))
 
 
