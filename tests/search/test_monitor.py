@@ -1,12 +1,21 @@
 """What the terminal shows."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 from two_spaces import epoch, make_ledger
 
+from search.ledger import Ledger
 from search.monitor import Monitor, clock
+from search.recorder import Recorder
+
+
+def make_monitor(ledger: Ledger, folder: Path, *, places: int = 1, budget_s: float | None = None) -> Monitor:
+    console = Console(width=120)
+    return Monitor(ledger, Recorder(ledger, folder, keep_top=1, say=print), places, budget_s, console)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3661, "1:01:01")])
@@ -14,45 +23,94 @@ def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
-def test_the_table_counts_trials_by_backbone_and_names_the_best(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path, num_trials=9)
-    for key, value in (("0", 0.5), ("1", 0.25), ("2", 0.75), ("3", 0.9)):
-        ledger.start(key, "a")
-        ledger.record(key, epoch(1, value))
-    ledger.finished("0")
-    ledger.finish("2", "failed", "diverged")
-    ledger.finish("3", "complete", "all 9 epochs")
-    console = Console(record=True, width=120, quiet=True)
-    console.quiet = False
-    with console.capture() as captured:
-        console.print(Monitor(ledger, 2, 600.0, console).render())
-    text = captured.get()
+def test_the_table_counts_trials_by_backbone_and_names_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = make_ledger(tmp_path, names="a", num_trials=9, max_epochs=2)
+    for key in "0123":
+        ledger.start(key)
+    for key, value in (("0", 0.5), ("1", 0.25), ("2", 0.75), ("3", 0.2)):
+        ledger.report(key, epoch(1, value))
+    ledger.report("0", epoch(2, 0.6))
+    ledger.finish("3", "failed", "diverged")
+    console = Console(width=120)
+    console.print(make_monitor(ledger, tmp_path, budget_s=600.0).render())
+    text = capsys.readouterr().out
     row = next(line for line in text.splitlines() if line.strip("│| ").startswith("a "))
-    assert [cell.strip() for cell in row.strip("│").split("│")] == ["a", "1", "1", "1", "1", "9", "0.2500", "1", "1"]
-    assert "about" in text
+    # Running, stopped, done, failed, of; the best value, its epoch, its trial.
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["a", "1", "1", "1", "1", "9", "0.2500", "1", "1"]
+    assert "left" in text
 
 
 def test_remaining_time_is_the_nearer_of_budget_and_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = make_ledger(tmp_path, num_trials=10)
+    ledger = make_ledger(tmp_path, num_trials=10, max_epochs=1)
     now = [0.0]
     monkeypatch.setattr("search.monitor.time.monotonic", lambda: now[0])
-    monitor = Monitor(ledger, 1, None, Console(quiet=True))
+    monitor, bounded = make_monitor(ledger, tmp_path), make_monitor(ledger, tmp_path, budget_s=60.0)
     assert monitor.remaining_s() is None
-    ledger.start("0", "a")
-    ledger.record("0", epoch(1, 0.5))
-    ledger.finished("0")
+    assert bounded.remaining_s() == 60.0
+    ledger.start("0")
+    ledger.report("0", epoch(1, 0.5))
     now[0] = 10.0
     # One of 20 trials took 10 s.
     assert monitor.remaining_s() == pytest.approx(190)
-    bounded = Monitor(ledger, 1, 60.0, Console(quiet=True))
-    now[0] = 20.0
-    assert bounded.remaining_s() == pytest.approx(50)
+    now[0] = 15.0
+    assert monitor.remaining_s() == pytest.approx(185)
+    assert bounded.remaining_s() == pytest.approx(45)
+    now[0] = 99.0
+    assert bounded.remaining_s() == 0.0
 
 
-def test_without_a_terminal_each_end_is_a_line(tmp_path: Path) -> None:
-    ledger = make_ledger(tmp_path)
-    entry = ledger.start("0", "a")
-    ledger.record("0", epoch(1, 0.5))
-    ledger.finished("0")
-    line = Monitor(ledger, 1, None, Console(quiet=True)).line(entry)
-    assert "1/6 a trial 0: stopped by ASHA after epoch 1; val_nll 0.5000 in epoch 1; best 0.5000 (trial 0)" in line
+def test_trials_of_earlier_sessions_do_not_make_this_one_look_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = make_ledger(tmp_path, num_trials=10, max_epochs=1)
+    for number in range(8):
+        before.start(str(number))
+        before.report(str(number), epoch(1, 0.5))
+    now = [0.0]
+    monkeypatch.setattr("search.monitor.time.monotonic", lambda: now[0])
+    ledger = make_ledger(tmp_path, num_trials=10, max_epochs=1)
+    monitor = make_monitor(ledger, tmp_path)
+    ledger.start("x")
+    ledger.report("x", epoch(1, 0.5))
+    now[0] = 10.0
+    # One of the 12 that were left took 10 s.
+    assert monitor.remaining_s() == pytest.approx(110)
+
+
+def tell(monitor: Monitor, ledger: Ledger, key: str, *values: float) -> Any:
+    ledger.start(key)
+    trial = SimpleNamespace(trial_id=key)
+    monitor.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+    for number, value in enumerate(values, 1):
+        ledger.report(key, epoch(number, value))
+    return trial
+
+
+def test_without_a_terminal_each_end_is_a_line_and_what_goes_on_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = make_ledger(tmp_path, names="a", num_trials=6)
+    with make_monitor(ledger, tmp_path) as monitor:
+        first = tell(monitor, ledger, "0", 0.9)
+        second = tell(monitor, ledger, "1", 0.95)
+        third = tell(monitor, ledger, "2")
+        ledger.finish("2", "failed", "RuntimeError: [boom]")
+        monitor.on_trial_complete(0, [], second)
+        monitor.on_trial_complete(0, [], second)
+        monitor.on_trial_error(0, [], third)
+        monitor.on_trial_complete(0, [], first)
+    assert capsys.readouterr().out.splitlines() == [
+        "[0:00] 2/6 a trial 1: stopped by asha after epoch 1; val_nll 0.9500 in epoch 1; best 0.9000 (trial 0)",
+        "[0:00] 2/6 a trial 2: RuntimeError: [boom]; best 0.9000 (trial 0)",
+    ]
+
+
+def test_a_trial_before_any_value(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a")
+    entry = ledger.start("0")
+    assert entry is not None
+    ledger.finish("0", "failed", "boom")
+    assert make_monitor(ledger, tmp_path).line(entry).endswith("1/3 a trial 0: boom; no value yet")

@@ -1,0 +1,196 @@
+"""What a run may go on with, and what each call leaves in its record."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from two_spaces import FOUR, SPACE, write_space
+
+from galaxy_models.data.manifest import Manifest, ShardEntry, SplitEntry
+from galaxy_models.task import Task
+from search import run_dir as module
+from search.errors import RunError
+from search.options import SearchOptions
+from search.preflight import Plan
+from search.run_dir import RECORD, create_run_dir, load_record
+from search.session import Session, check_whole
+
+
+class Bench:
+    """A run's folder, and what is asked of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run_dir = folder / "run"
+        self.space = write_space(folder, "a")
+        self.options = SearchOptions(spaces=(self.space.path,), command="first")
+        self.manifest = make_manifest("0")
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(
+            spaces={"a": self.space}, fixed={"a": {}}, parameters=["lr"], data=self.folder, manifest=self.manifest,
+            metric="nll", direction="min", queues={"a": []}, distributions={"a": {}},
+        )  # fmt: skip
+
+    def begin(self, **options: Any) -> Session:
+        self.run_dir.mkdir()
+        (self.run_dir / "study.journal").write_bytes(b"12345678")
+        return Session.begin(self.run_dir, replace(self.options, **options), self.plan)
+
+    def go_on(self, *, accept: bool = False) -> Session:
+        options = replace(self.options, resume=self.run_dir, accept_changes=accept, command="second")
+        return Session.begin(self.run_dir, options, self.plan)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return load_record(self.run_dir)
+
+
+def make_manifest(digit: str) -> Manifest:
+    shard = ShardEntry("train-00000.arrow", 4, 100, "sha256:" + digit * 64)
+    splits = {name: SplitEntry(4, (shard,), (2, 2)) for name in ("train", "val", "test")}
+    return Manifest(1, "my survey", False, Task("classes", ("x", "y")), 64, splits, 0, 0, {})
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_each_call_is_a_session_with_its_own_seconds(bench: Bench) -> None:
+    bench.begin().end(elapsed_s=10.0, reason="time budget", exit_code=0, notes=["One.", "Two."])
+    assert bench.record["notes"] == ["One.", "Two."]
+    bench.go_on().end(elapsed_s=25.0, reason="", exit_code=130, notes=[])
+    sessions = bench.record["sessions"]
+    assert [one["elapsed_s"] for one in sessions] == [10.0, 15.0]
+    assert [one["command"] for one in sessions] == ["first", "second"]
+    assert [one["reason"] for one in sessions] == ["time budget", ""]
+    assert [one["exit_code"] for one in sessions] == [0, 130]
+    assert [one["journal_bytes"] for one in sessions] == [8, 8]
+    assert bench.record["notes"] == []
+    assert bench.record["command"] == "first"
+    assert bench.record["options"]["command"] == "second"
+    assert not list(bench.run_dir.glob(".*"))
+
+
+def test_the_seconds_of_a_session_that_was_killed_count_with_the_next(bench: Bench) -> None:
+    bench.begin()
+    bench.go_on().end(elapsed_s=5.0, reason="", exit_code=0, notes=[])
+    assert [one["elapsed_s"] for one in bench.record["sessions"]] == [None, 5.0]
+
+
+def test_nothing_has_changed_is_nothing_to_accept(bench: Bench) -> None:
+    bench.begin()
+    bench.go_on()
+    bench.go_on(accept=True)
+    assert [one["accepted_changes"] for one in bench.record["sessions"]] == [[], [], []]
+
+
+def change_space(bench: Bench, _: pytest.MonkeyPatch) -> None:
+    bench.space = write_space(bench.folder, "a", SPACE.replace("1e-4, 1e-1", "1e-3, 1e-1"))
+
+
+def change_data(bench: Bench, _: pytest.MonkeyPatch) -> None:
+    bench.manifest = make_manifest("1")
+
+
+def change_code(_: Bench, patch: pytest.MonkeyPatch) -> None:
+    digests = {**module.code_digests(), "search/rungs.py": "0" * 16}
+    patch.setattr(module, "code_digests", lambda: digests)
+
+
+def change_versions(_: Bench, patch: pytest.MonkeyPatch) -> None:
+    versions = {**module.package_versions(), "optuna": "0.1"}
+    patch.setattr(module, "package_versions", lambda: versions)
+
+
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        (
+            change_space,
+            [
+                "space a:",
+                '-        learning_rate=trial.suggest_float("lr", 1e-4, 1e-1, log=True),',
+                '+        learning_rate=trial.suggest_float("lr", 1e-3, 1e-1, log=True),',
+            ],
+        ),
+        (change_data, [" then, ", "data: digest "]),
+        (change_code, ["code: search/rungs.py"]),
+        (change_versions, ["versions: optuna ", " -> 0.1"]),
+    ],
+)
+def test_a_change_is_refused_with_what_it_is_and_then_accepted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, change: Any, lines: list[str]
+) -> None:
+    bench.begin().end(elapsed_s=1.0, reason="", exit_code=0, notes=[])
+    before = (bench.run_dir / RECORD).read_bytes()
+    change(bench, monkeypatch)
+    with pytest.raises(RunError, match="not as it was left, .* --accept-changes goes on all the same") as refusal:
+        bench.go_on()
+    assert all(line in str(refusal.value) for line in lines)
+    assert (bench.run_dir / RECORD).read_bytes() == before
+    assert (bench.run_dir / "spaces" / "a.py").read_text() == SPACE
+    bench.go_on(accept=True)
+    accepted = "\n".join(bench.record["sessions"][1]["accepted_changes"])
+    assert all(line in accepted for line in lines)
+    # What was accepted once is how the run is now.
+    bench.go_on()
+    assert (bench.run_dir / "spaces" / "a.py").read_text() == bench.space.path.read_text()
+
+
+def test_code_that_decides_nothing_is_no_change() -> None:
+    names = module.code_digests().keys()
+    assert {"search/account.py", "search/samplers.py", "galaxy_models/training/loop.py"} <= names
+    assert not {"search/monitor.py", "search/run.py", "search/journal.py"} & names
+
+
+def test_a_further_space_is_no_change(bench: Bench) -> None:
+    bench.begin()
+    plan = bench.plan
+    both = replace(plan, spaces={**plan.spaces, "b": write_space(bench.folder, "b", FOUR)})
+    Session.begin(bench.run_dir, replace(bench.options, resume=bench.run_dir), both)
+    assert sorted(bench.record["spaces"]) == ["a", "b"]
+    assert (bench.run_dir / "spaces" / "b.py").read_text() == FOUR
+
+
+def test_a_journal_that_was_copied_by_halves_is_refused(bench: Bench) -> None:
+    bench.begin().end(elapsed_s=1.0, reason="", exit_code=0, notes=[])
+    journal = bench.run_dir / "study.journal"
+    journal.write_bytes(b"1234567")
+    with pytest.raises(RunError, match=r"study\.journal: 7 bytes, expected at least 8: copy the run's folder again"):
+        bench.go_on()
+    # Longer is what a session that was killed leaves.
+    journal.write_bytes(b"123456789")
+    bench.go_on()
+    journal.unlink()
+    with pytest.raises(RunError, match=r"no study\.journal in it, expected that of the run"):
+        bench.go_on()
+
+
+def test_the_longest_journal_that_was_known_counts(tmp_path: Path) -> None:
+    (tmp_path / "study.journal").write_bytes(b"12345")
+    check_whole(tmp_path, [{"journal_bytes": 5}, {"journal_bytes": None}, {}])
+    with pytest.raises(RunError, match="expected at least 6"):
+        check_whole(tmp_path, [{"journal_bytes": 6}, {"journal_bytes": 2}])
+
+
+def test_a_runs_folder_is_named_after_the_survey_and_never_taken_twice(bench: Bench) -> None:
+    options = replace(bench.options, runs_dir=bench.folder / "runs")
+    made = create_run_dir(options, bench.plan)
+    assert made.parent == bench.folder / "runs"
+    assert made.name.startswith("my-survey-20")
+    create_run_dir(replace(options, name="mine"), bench.plan)
+    with pytest.raises(RunError, match="mine exists already, expected a new folder: choose another name"):
+        create_run_dir(replace(options, name="mine"), bench.plan)
+
+
+def test_the_record_is_one_json_file(bench: Bench) -> None:
+    bench.begin()
+    record = json.loads((bench.run_dir / RECORD).read_text())
+    assert record["name"] == "run"
+    assert record["survey"]["digest"] == bench.manifest.digest
+    assert record["spaces"]["a"]["digest"] == bench.space.digest
