@@ -135,13 +135,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--scheduler", default="asha")
+    parser.add_argument("--only", default="", help="data sets with this in their name")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     terms = (options.workers, options.seeds, options.sampler, options.scheduler)
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         for benchmark in options.benchmarks:
             sets = SOURCES[benchmark](options.digits)
-            tasks = [Task(name, curves, FULL_TRAININGS[benchmark], *terms) for name, curves in sets.items()]
+            tasks = [
+                Task(name, curves, FULL_TRAININGS[benchmark], *terms)
+                for name, curves in sets.items()
+                if options.only in name
+            ]
             print_table(benchmark, pool.map(duel, tasks, chunksize=1), options.seeds)
 
 

@@ -1,6 +1,6 @@
 """What decides in a simulated search: the objects of a real one, or those that Tune's documentation shows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from search.simulation.curves import Curves
 from search.simulation.engine import METRIC, OBJECTIVE, Bounds, Stack
 from search.simulation.table import TableSpace
 from search.space import Space
-from search.study import open_study
+from search.study import open_study, queue_item
 
 OURS, STOCK = "ours", "stock"
 STOCK_SAMPLERS = ("tpe", "random")
@@ -57,15 +57,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Record:
-    """Where a simulated search keeps its study.
+    """Where a simulated search keeps its study, and what it begins with.
 
     Attributes:
         storage: of Optuna.
         commit: brings what was written to the disk, if there is one; see `Ledger.commit`.
+        first: parameters of the trials that run before the sampler's own.
     """
 
     storage: BaseStorage = field(default_factory=InMemoryStorage)
     commit: Callable[..., None] = lambda durable=False: None
+    first: Sequence[dict[str, Any]] = ()
 
     @classmethod
     @contextmanager
@@ -105,7 +107,8 @@ def _ours(
     terms = Terms(
         max_epochs=bounds.max_epochs, objective=METRIC, direction=direction, seed=seed, scheduler=setting.scheduler
     )
-    study = open_study(record.storage, table, direction=direction, queue=[])
+    queue = [queue_item(params) for params in record.first]
+    study = open_study(record.storage, table, direction=direction, queue=queue)
     ledger = Ledger(
         accounts={space.name: Account(table, study, plan, terms)},
         limits=Limits(num_trials=bounds.num_trials),
@@ -136,6 +139,7 @@ def _stock(
         sampler=sampler,
         seed=None if sampler else seed % 2**32,
         storage=record.storage,
+        points_to_evaluate=list(record.first) or None,
     )
     scheduler = FIFOScheduler()
     if setting.scheduler == "asha":

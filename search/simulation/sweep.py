@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from galaxy_models.seeds import derive_seed
+from search.samplers import NUM_STARTUP_TRIALS
 from search.simulation.curves import Curves
 from search.simulation.engine import Bounds, Trace, VirtualTune
 from search.simulation.regret import best_so_far, first_reached
@@ -64,7 +65,8 @@ def sweep(
 ) -> Iterator[Outcome]:
     """Simulate every setting with every seed.
 
-    A seed's searches share their sampler's seed, so that settings are compared in pairs.
+    A seed's searches begin with the same random configurations, as many as a sampler draws before it learns: settings
+    are compared in pairs, and what one of them owes to luck at the start the others have too.
 
     Args:
         curves: what the searches run on.
@@ -77,8 +79,10 @@ def sweep(
     space = TableSpace.of(curves)
     for setting in settings:
         for number in range(num_seeds):
+            own = derive_seed(seed, "simulated search", number)
+            first = space.draw(NUM_STARTUP_TRIALS, seed=derive_seed(own, "first") % 2**32)
             before = resident_mb()
-            trace = simulate(setting, curves, space, bounds=bounds, seed=derive_seed(seed, "simulated search", number))
+            trace = simulate(setting, curves, space, bounds=bounds, seed=own, record=Record(first=first))
             yield measure(setting, number, curves, trace, target=target, memory_mb=resident_mb() - before)
 
 

@@ -171,6 +171,21 @@ class TableSpace:
         key = self.branch_axis.suggest(trial) if self.branch_axis else None
         return {name: self.axes[name].suggest(trial) for name in self.branches[key]}
 
+    def draw(self, num: int, *, seed: int) -> list[dict[str, Any]]:
+        """Parameters drawn at random, as a sampler does before it has learned anything.
+
+        Args:
+            num: draws.
+            seed: of the draws.
+        """
+        import optuna
+
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        trials = [study.ask() for _ in range(num)]
+        for trial in trials:
+            self.suggest(trial)
+        return [trial.params for trial in trials]
+
     def nearest(self, values: Mapping[str, Any]) -> int:
         """The recorded configuration that a suggestion stands for; see the top of this file."""
         key = tuple(sorted(values.items()))

@@ -95,3 +95,15 @@ def test_a_search_is_measured_by_when_it_reached_the_target() -> None:
     assert (found.num_trials, found.num_epochs, found.elapsed_s, found.target_s) == (2, 4, 20.0, 20.0)
     missed = measure(Setting(OURS, "random", "none", 2), 0, two, trace, target=0.4, memory_mb=0.0)
     assert (missed.target_s, missed.target_epochs) == (None, None)
+
+
+def test_both_stacks_begin_with_the_same_configurations() -> None:
+    recorded = bowl()
+    space = TableSpace.of(recorded)
+    first = space.draw(5, seed=3)
+    assert len({params["x"] for params in first}) == 5
+    rows = [space.nearest(params) for params in first]
+    for stack in (OURS, STOCK):
+        trace = search(Setting(stack, "tpe", "asha", 1), record=Record(first=first))
+        assert [trial.row for trial in trace.trials[:5]] == rows
+        assert len({trial.row for trial in trace.trials}) > 5
