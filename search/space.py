@@ -203,7 +203,13 @@ def _in_words(distribution: "BaseDistribution") -> str:
 def _check_repeatable(space: Space, trial: "optuna.Trial", config: TrainConfig) -> None:
     import optuna
 
-    again = space.config(optuna.trial.FixedTrial(trial.params, number=trial.number))  # type: ignore[arg-type]
+    same = optuna.trial.FixedTrial(trial.params, number=trial.number)
+    again = space.config(same)  # type: ignore[arg-type]
+    if same.distributions != trial.distributions:
+        raise SpaceError(
+            f"{space.path}: space() asked for other parameters or ranges when it was called again with the same values "
+            f"{trial.params}: draw nothing at random and keep no state in it"
+        )
     if replace(again, seed=config.seed) != config:
         raise SpaceError(
             f"{space.path}: space() gave two different configurations for the same values {trial.params}: "
