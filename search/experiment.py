@@ -105,14 +105,26 @@ def opened_ledger(job: Job, *, wait: Callable[[OSError], None] | None = None) ->
     Args:
         job: the search.
         wait: see `RunJournal`.
+
+    Raises:
+        RunError: the journal is damaged.
     """
     journal = RunJournal(job.run_dir / JOURNAL, wait=wait)
     try:
-        ledger = make_ledger(job, JournalStorage(journal), journal.commit)
+        ledger = make_ledger(job, _read(journal, job.run_dir / JOURNAL), journal.commit)
         journal.commit(durable=True)
         yield ledger
     finally:
         journal.close()
+
+
+def _read(journal: RunJournal, path: Path) -> JournalStorage:
+    try:
+        return JournalStorage(journal)
+    except (ValueError, KeyError, AssertionError) as error:
+        raise RunError(
+            f"{path}: {error!r}, expected the journal of a run: copy the run's folder again, whole"
+        ) from error
 
 
 def make_ledger(job: Job, storage: Any, commit: Callable[..., None]) -> Ledger:

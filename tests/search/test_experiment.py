@@ -1,0 +1,88 @@
+"""The ledger of a whole run, as its options say, and its bounds."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from two_spaces import epoch, write_space
+
+from search.errors import RunError
+from search.experiment import Job, left_s, opened_ledger
+from search.options import Places, SearchOptions
+from search.preflight import Plan
+from search.study import load_studies, queue_item
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    space = write_space(tmp_path, "a")
+    plan = Plan(
+        spaces={"a": space}, fixed={"a": {"beta": 0.8}}, parameters=["beta", "lr"], data=tmp_path,
+        manifest=None, metric="nll", direction="min", queues={"a": [queue_item({"lr": 0.01, "beta": 0.8}, named=True)]},
+        distributions={"a": {}},
+    )  # type: ignore[arg-type]  # fmt: skip
+    options = SearchOptions(spaces=(space.path,), num_trials=5, max_epochs=3, precision="float32", resume=tmp_path)
+    yield Job(options, plan, Places(1, 0.5, 1), tmp_path)
+
+
+def change(job: Job, **options: Any) -> Job:
+    return replace(job, options=replace(job.options, **options))
+
+
+def test_the_ledger_has_what_was_asked_for_and_its_study_is_on_the_disk(job: Job) -> None:
+    with opened_ledger(change(job, gpu_hours=2.0, patience=4, share="race", num_finalists=3, min_complete=5)) as ledger:
+        limits = ledger.limits
+        assert (limits.num_trials, limits.gpu_hours, limits.gpus_per_trial, limits.patience) == (5, 2.0, 0.5, 4)
+        assert (limits.share, limits.num_finalists, limits.min_complete) == ("race", 3, 5)
+        first, second = ledger.start("0"), ledger.start("1")
+        assert first is not None
+        assert second is not None
+        assert first.params == {"lr": 0.01, "beta": 0.8}
+        assert second.params["beta"] == 0.8
+        assert (first.config["epochs"], first.config["precision"]) == (3, "float32")
+        assert len(load_studies(job.run_dir)["a"].get_trials()) == 2
+
+
+def test_the_clock_goes_on_from_the_last_epoch_of_the_session_before(job: Job) -> None:
+    with opened_ledger(job) as ledger:
+        ledger.start("0")
+        ledger.elapsed_s = lambda: 1000.0
+        ledger.report("0", epoch(1, 0.5))
+    with opened_ledger(job) as ledger:
+        assert 1000.0 <= ledger.elapsed_s() < 1010.0
+        left = left_s(change(job, time_budget_s=1500.0).options, ledger)
+        assert left is not None
+        assert 490.0 < left <= 500.0
+        assert left_s(job.options, ledger) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time_budget_s": 900.0}, r"time budget: 1000 of 900 s are spent, expected some left: .* --time-budget"),
+        ({"epoch_budget": 2}, r"epoch budget: 2 of 2 epochs are spent, expected some left: .* --epoch-budget"),
+        ({"gpu_hours": 0.0005}, r"GPU budget: 0\.00 of 0\.0005 GPU-hours are spent, .* --gpu-hours"),
+    ],
+)
+def test_a_budget_that_earlier_sessions_spent_is_refused_with_the_option_that_raises_it(
+    job: Job, options: dict[str, Any], message: str
+) -> None:
+    with opened_ledger(job) as ledger:
+        ledger.start("0")
+        ledger.elapsed_s = lambda: 1000.0
+        for number in (1, 2):
+            ledger.report("0", epoch(number, 0.5))
+    bounded = change(job, **options)
+    with opened_ledger(bounded) as ledger, pytest.raises(RunError, match=message):
+        left_s(bounded.options, ledger)
+
+
+def test_a_journal_that_makes_no_sense_is_refused_in_a_line(job: Job) -> None:
+    (job.run_dir / "study.journal").write_bytes(b'{"op_code":0} \n')
+    with (
+        pytest.raises(RunError, match=r"study\.journal: KeyError\('study_name'\), expected the journal of a run: copy"),
+        opened_ledger(job),
+    ):
+        pass
