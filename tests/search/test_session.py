@@ -129,7 +129,7 @@ def test_a_change_is_refused_with_what_it_is_and_then_accepted(
     bench.begin().end(elapsed_s=1.0, reason="", exit_code=0, notes=[])
     before = (bench.run_dir / RECORD).read_bytes()
     change(bench, monkeypatch)
-    with pytest.raises(RunError, match="not as it was left, .* --accept-changes goes on all the same") as refusal:
+    with pytest.raises(RunError, match=r"not as it was left, .* --accept-changes goes on all the same") as refusal:
         bench.go_on()
     assert all(line in str(refusal.value) for line in lines)
     assert (bench.run_dir / RECORD).read_bytes() == before
