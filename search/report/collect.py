@@ -19,12 +19,15 @@ class Trials:
 
     Attributes:
         backbones: display names, in the order of the studies.
-        table: a row a trial: backbone, trial, state, value, best_epoch, epochs, seconds, named, reason, duplicate_of,
-            promoted_from, param_*.
-        curves: a row a trial and epoch: backbone, trial, epoch, value (the objective), every metric, seconds.
+        table: a row a trial: backbone, trial, state, value, best_epoch, epochs, seconds, named, reason, duplicate_of
+            (the trial whose recorded result it took, without an epoch of its own), promoted_from (the trial whose
+            configuration it runs again to the full length), finalist_of (the same, where that trial was stopped
+            and is among the best), param_*.
+        curves: a row a trial and trained epoch: backbone, trial, epoch, value (the objective), every metric, seconds.
         configs: configuration of each (backbone, trial) that recorded one.
         params: what the sampler chose for each (backbone, trial).
         spaces: for each backbone, every parameter that was asked for and what it may be.
+        dropped: in words, why backbones left a race, which gave the others their trials.
     """
 
     backbones: tuple[str, ...]
@@ -33,6 +36,7 @@ class Trials:
     configs: dict[tuple[str, int], dict[str, Any]]
     params: dict[tuple[str, int], dict[str, Any]]
     spaces: "dict[str, dict[str, optuna.distributions.BaseDistribution]]"
+    dropped: dict[str, str]
 
     def row(self, backbone: str, number: int) -> dict[str, Any] | None:
         """One trial's row of the table; None if there is no such trial."""
@@ -51,21 +55,29 @@ def collect(studies: "Sequence[optuna.Study]") -> Trials:
     """
     import optuna
 
+    from search.entry import DUPLICATE_OF
+    from search.ledger import DROPPED
+
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     configs: dict[tuple[str, int], dict[str, Any]] = {}
     params: dict[tuple[str, int], dict[str, Any]] = {}
     spaces: dict[str, dict[str, Any]] = {}
     kinds: dict[str, set[type]] = {}
+    dropped: dict[str, str] = {}
     for study in studies:
-        backbone = str(study.user_attrs.get("backbone", study.study_name))
+        attributes = study.user_attrs
+        backbone = str(attributes.get("backbone", study.study_name))
         space = spaces.setdefault(backbone, {})
+        if DROPPED in attributes:
+            dropped[backbone] = str(attributes[DROPPED])
         sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
         for trial in study.get_trials(deepcopy=False):
             if trial.state == optuna.trial.TrialState.WAITING:
                 continue
             epochs = list(_epoch_rows(trial))
-            curves += [{"backbone": backbone, "trial": trial.number, **epoch} for epoch in epochs]
+            if DUPLICATE_OF not in trial.user_attrs:
+                curves += [{"backbone": backbone, "trial": trial.number, **epoch} for epoch in epochs]
             rows.append({"backbone": backbone, **_trial_row(trial, epochs, sign)})
             params[backbone, trial.number] = dict(trial.params)
             if isinstance(trial.user_attrs.get("config"), dict):
@@ -74,7 +86,7 @@ def collect(studies: "Sequence[optuna.Study]") -> Trials:
                 space[name] = distribution
                 kinds.setdefault(name, set()).update(_value_types(distribution))
     table = _trial_table(rows, [params[row["backbone"], row["trial"]] for row in rows], kinds)
-    return Trials(tuple(spaces), table, _curve_table(curves), configs, params, spaces)
+    return Trials(tuple(spaces), table, _curve_table(curves), configs, params, spaces, dropped)
 
 
 def _number(value: object) -> float:
@@ -107,17 +119,19 @@ def _trial_row(trial: "optuna.trial.FrozenTrial", epochs: list[dict[str, Any]], 
     if trial.state.name == "COMPLETE" and trial.values is not None:
         value = _number(trial.values[0])
     timed = [row["seconds"] for row in epochs if math.isfinite(row["seconds"])]
+    copied, finalist_of = attributes.get("duplicate_of"), attributes.get("finalist_of")
     return {
         "trial": trial.number,
         "state": trial.state.name,
         "value": value,
         "best_epoch": attributes.get("best_epoch", best_epoch),
-        "epochs": epochs[-1]["epoch"] if epochs else 0,
-        "seconds": _number(attributes.get("seconds", sum(timed) if timed else math.nan)),
+        "epochs": epochs[-1]["epoch"] if epochs and copied is None else 0,
+        "seconds": 0.0 if copied is not None else _number(attributes.get("seconds", sum(timed) if timed else math.nan)),
         "named": bool(attributes.get("named", False)),
         "reason": _encodable(str(attributes.get("reason", ""))),
-        "duplicate_of": attributes.get("duplicate_of"),
-        "promoted_from": attributes.get("promoted_from", attributes.get("finalist_of")),
+        "duplicate_of": copied,
+        "promoted_from": attributes.get("promoted_from", finalist_of),
+        "finalist_of": finalist_of,
     }
 
 
@@ -136,7 +150,7 @@ def _trial_table(
     types = {
         "backbone": "string", "trial": "int64", "state": "string", "value": "float64", "best_epoch": "Int64",
         "epochs": "int64", "seconds": "float64", "named": "bool", "reason": "string", "duplicate_of": "Int64",
-        "promoted_from": "Int64",
+        "promoted_from": "Int64", "finalist_of": "Int64",
     }  # fmt: skip
     columns = {name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in types.items()}
     for name in sorted(kinds):

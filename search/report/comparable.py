@@ -1,10 +1,11 @@
 """Trials on equal terms: their best value within a number of epochs that all of them were given.
 
 Comparing trials that ran for different lengths would compare lengths. Failed trials are left out, and so are those that
-repeat another's configuration.
+repeat the configuration of another that is there.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,8 @@ def values_at(trials: Trials, backbone: str, epochs: int, info: RunInfo) -> dict
     """The best objective within a number of epochs, of each trial that reached it."""
     table, curves = trials.table, trials.curves
     own = table[(table["backbone"] == backbone) & (table["state"] != "FAIL") & (table["epochs"] >= epochs)]
-    own = own[own["duplicate_of"].isna() & own["promoted_from"].isna()]
+    own = own[own["duplicate_of"].isna()]
+    own = own[~own["promoted_from"].isin(own["trial"])]
     within = curves[(curves["backbone"] == backbone) & (curves["epoch"] <= epochs) & curves["trial"].isin(own["trial"])]
     grouped = within[np.isfinite(within["value"])].groupby("trial")["value"]
     best = grouped.min() if info.direction == "min" else grouped.max()
@@ -85,7 +87,10 @@ def importances(findings: Findings, trials: Comparable) -> dict[str, float]:
         study.add_trial(
             optuna.trial.create_trial(params=values, distributions=distributions, value=trials.values[number])
         )
-    found = optuna.importance.get_param_importances(study, params=varied)
+    with warnings.catch_warnings():
+        # Of few trials the page warns itself.
+        warnings.filterwarnings("ignore", message="Some regimes for parameter")
+        found = optuna.importance.get_param_importances(study, params=varied)
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 

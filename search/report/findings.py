@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from search.report.collect import Trials
 from search.report.evidence.pairs import Pair
 from search.report.evidence.standing import Evidence, Standing
 from search.report.run_info import RunInfo
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LABELS = {
     "nll": "NLL", "accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "precision": "Precision",
@@ -59,6 +63,11 @@ class Findings:
             return None
         best = rows["value"].max() if self.info.direction == "max" else rows["value"].min()
         return int(rows["trial"][rows["value"] == best].min())
+
+    @property
+    def own_trials(self) -> "pd.DataFrame":
+        """The table's rows of trials that trained, not those that took another's recorded result."""
+        return self.trials.table[self.trials.table["duplicate_of"].isna()]
 
     @property
     def objective(self) -> str:

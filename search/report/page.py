@@ -192,7 +192,7 @@ def _failures(findings: Findings) -> tuple[Block, ...]:
     num_open = int((~findings.trials.table["state"].isin(list(cost.STATES))).sum())
     if num_open:
         blocks.append(Paragraph(f"{counted(num_open, 'trial')} had not ended when this report was written."))
-    return _present(*blocks, trials.finals_failed(findings))
+    return _present(*blocks, trials.finals_failed(findings), trials.reruns(findings))
 
 
 def _best(findings: Findings, configs: dict[str, dict[str, object]]) -> tuple[Block, ...]:

@@ -131,12 +131,14 @@ def _no_evaluation(findings: Findings) -> str:
 
 def _effort(findings: Findings) -> str:
     trials, info = findings.trials, findings.info
-    num_trials, num_epochs = len(trials.table), int(trials.table["epochs"].sum())
+    num_trials, num_epochs = len(findings.own_trials), int(trials.table["epochs"].sum())
     sky = "the simulated survey" if info.simulated else "the survey"
+    left = tuple(trials.dropped)
+    race = f", of which {listed(left)} left a race early," if left else ""
     lasted = f" in {duration(info.elapsed_s)}" if math.isfinite(info.elapsed_s) else ""
     return (
         f"The search ran {counted(num_trials, 'trial')} ({counted(num_epochs, 'epoch')}) over "
-        f"{counted(len(trials.backbones), 'backbone')}{lasted} on {sky} {info.survey}, "
+        f"{counted(len(trials.backbones), 'backbone')}{race}{lasted} on {sky} {info.survey}, "
         f"{sum(info.split_sizes.values()):,} galaxies."
     )
 
@@ -149,12 +151,38 @@ def cautions(findings: Findings) -> tuple[str, ...]:
     found += _unfinished(findings)
     found += _too_few(findings)
     found += _small_splits(findings)
-    missing = [name for name in findings.trials.backbones if name not in findings.standings]
-    if missing:
-        found.append(f"No final evaluation of {listed(tuple(missing))}: the tables show a dash there.")
+    found += _race(findings)
+    found += _missing(findings)
     found += _seeds(findings)
     found += _near_baseline(findings)
-    return (*found, *findings.evidence.problems, *findings.info.notes)
+    # Those of a race are told above, also while the search runs.
+    notes = [note for note in findings.info.notes if note.rstrip(".") not in findings.trials.dropped.values()]
+    return (*found, *findings.evidence.problems, *notes)
+
+
+def _race(findings: Findings) -> list[str]:
+    dropped = findings.trials.dropped
+    if not dropped:
+        return []
+    return [
+        f"The backbones shared the trials in a race, by rounds in which the worse half drops out: "
+        f"{'; '.join(dropped.values())}. They were tuned less than those that stayed, so that they did worse with "
+        "the trials they had, not that they are worse."
+    ]
+
+
+def _missing(findings: Findings) -> list[str]:
+    """Backbones that have no final evaluation, and which of them have nothing to evaluate."""
+    table, missing = findings.trials.table, []
+    failed = []
+    for name in findings.trials.backbones:
+        states = table["state"][table["backbone"] == name]
+        if name not in findings.standings:
+            (failed if len(states) and (states == "FAIL").all() else missing).append(name)
+    found = [f"Every trial of {listed(tuple(failed))} failed; the reasons are below."] if failed else []
+    if missing:
+        found.append(f"No final evaluation of {listed(tuple(missing))}: the tables show a dash there.")
+    return found
 
 
 def _unfinished(findings: Findings) -> list[str]:
@@ -178,7 +206,7 @@ def _small_splits(findings: Findings) -> list[str]:
 
 
 def _too_few(findings: Findings) -> list[str]:
-    table = findings.trials.table
+    table = findings.own_trials
     ended = table[table["state"].isin(["COMPLETE", "PRUNED"])]["backbone"].value_counts()
     few = [f"{name} ({ended.get(name, 0)})" for name in findings.trials.backbones if ended.get(name, 0) < FEW_TRIALS]
     if not few:

@@ -99,7 +99,12 @@ def gather(run_dir: Path, results: Sequence[FinalRun], info: RunInfo) -> Evidenc
         info: the run.
     """
     chosen = choose(results, info)
-    problems: list[str] = []
+    problems = [
+        f"The retraining of {one.backbone}, seed {one.seed_index + 1}, has no finite validation "
+        f"{info.objective}: it is left out."
+        for one in results
+        if not one.failure and not math.isfinite(one.metric("val", info.objective))
+    ]
     answers = _same_galaxies({name: _read(run_dir, runs, info, problems) for name, runs in chosen.items()}, problems)
     intervals = _intervals(answers, info)
     standings = []

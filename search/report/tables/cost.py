@@ -11,13 +11,15 @@ STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
 
 def cost(findings: Findings) -> Table:
     """Size and speed of each backbone, and the work that its search took."""
-    info, groups = findings.info, []
+    info, groups, own = findings.info, [], findings.own_trials
+    reused = len(own) < len(findings.trials.table)
     shares = _shares(findings)
     unit = "GPU" if info.gpus_per_trial else "CPU"
     price = info.price_per_hour
     for backbone in findings.order:
         standing = findings.standings.get(backbone)
-        rows = findings.trials.table[findings.trials.table["backbone"] == backbone]
+        rows = own[own["backbone"] == backbone]
+        num_reused = int((findings.trials.table["backbone"] == backbone).sum()) - len(rows)
         states = rows["state"].value_counts()
         best = findings.chosen_trial(backbone)
         parameters, flops, speed, memory = (
@@ -26,7 +28,8 @@ def cost(findings: Findings) -> Table:
         )
         cells = [
             decimal(parameters / 1e6, 2), decimal(flops, 2), whole(speed), whole(memory),
-            whole(len(rows)), *(whole(states.get(state, 0)) for state in STATES), whole(rows["epochs"].sum()),
+            whole(len(rows)), *(whole(states.get(state, 0)) for state in STATES),
+            *([whole(num_reused)] if reused else []), whole(rows["epochs"].sum()),
             decimal(_hours(findings, backbone), 2),
             *([decimal(shares[backbone] * price * info.elapsed_s / 3600, 2)] if price is not None else []),
             DASH if best is None else f"#{best}",
@@ -37,14 +40,16 @@ def cost(findings: Findings) -> Table:
         f"Stopped: by the scheduler at a rung, or when the search ended. {unit}-hours: of all trials and retrainings, "
         f"times {'the GPUs' if info.gpus_per_trial else 'the processors'} that each had."
     )
+    if reused:
+        note += " Reused: trials more that took the recorded result of the same configuration, at no cost."
     if price is not None:
         note += f" Cost: the search's time at {price:g} an hour, shared by the time that each backbone took."
     return Table(
         caption="What each backbone is, and what its search took",
         columns=(
             "Backbone", "Parameters (10⁶)", "Operations per image (10⁹)", "Images/s", "Memory (MB)", "Trials",
-            "Complete", "Stopped", "Failed", "Epochs", f"{unit}-hours", *(["Cost"] if price is not None else []),
-            "Best trial",
+            "Complete", "Stopped", "Failed", *(["Reused"] if reused else []), "Epochs", f"{unit}-hours",
+            *(["Cost"] if price is not None else []), "Best trial",
         ),
         groups=tuple(groups),
         note=note,

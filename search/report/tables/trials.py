@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from search.report.blocks import DASH, Table, counted, decimal, percent, whole
+from search.report.blocks import DASH, Table, counted, decimal, listed, percent, whole
 from search.report.comparable import KINDS, Comparable, median
 from search.report.findings import Findings
 from search.report.tables.cost import STATES
@@ -12,6 +12,12 @@ from search.results import WEIGHTS_NAME
 
 MAX_REASONS = 20
 MAX_REASON_LENGTH = 160
+# Why a trial repeats another, by the column of the table of trials that names the other.
+RERUNS = {
+    "duplicate_of": "proposed again: the recorded result was taken, without an epoch of training",
+    "finalist_of": "stopped early but among the best: run again to the full length",
+    "promoted_from": "complete, but shorter than trials became: run again to the new length",
+}
 
 
 def best_parameters(findings: Findings) -> Table | None:
@@ -45,18 +51,32 @@ def trained(findings: Findings) -> Table:
     for backbone in findings.order:
         number = findings.chosen_trial(backbone)
         if number is not None:
-            standing = findings.standings.get(backbone)
-            folders = [run.folder(Path()).as_posix() for run in standing.runs] if standing else []
-            weights = f"{folders[0]}/{WEIGHTS_NAME}" if folders else DASH
-            if len(folders) > 1:
-                weights += f" and {counted(len(folders) - 1, 'more seed')}"
+            weights = _weights(findings, backbone)
             groups.append((backbone, ((f"#{number}", weights, _remark(findings.trials.row(backbone, number))),)))
     columns = ("Backbone", "Trial", "Weights, in the run's folder", "Remark")
     return Table("Best trial of each backbone", columns, tuple(groups), text_columns=3)
 
 
+def _weights(findings: Findings, backbone: str) -> str:
+    """Where the retrained networks lie, and which of them are gone."""
+    standing = findings.standings.get(backbone)
+    if standing is None:
+        return DASH
+    paths = [run.folder(Path()) / WEIGHTS_NAME for run in standing.runs]
+    words = paths[0].as_posix()
+    if len(paths) > 1:
+        words += f" and {counted(len(paths) - 1, 'more seed')}"
+    gone = [str(run.seed_index + 1) for run, path in zip(standing.runs, paths, strict=True)
+            if not (findings.run_dir / path).is_file()]  # fmt: skip
+    return f"{words} (deleted: seed {listed(tuple(gone))})" if gone else words
+
+
 def _remark(row: dict[str, Any] | None) -> str:
+    import pandas as pd
+
     remarks = []
+    if row and pd.notna(row["promoted_from"]):
+        remarks.append(f"the configuration of #{row['promoted_from']}, run again to the full length")
     if row and row["named"]:
         remarks.append("hand-picked; the search found none better")
     if row and row["state"] != "COMPLETE":
@@ -123,7 +143,7 @@ def transfer(findings: Findings, backbone: str, epochs: int, groups: dict[str, l
 
 def endings(findings: Findings) -> tuple[Table | None, int]:
     """How trials ended and why, most frequent first; and how many rows were left out."""
-    table = findings.trials.table[findings.trials.table["state"].isin(["PRUNED", "FAIL"])]
+    table = findings.own_trials[findings.own_trials["state"].isin(["PRUNED", "FAIL"])]
     found: dict[tuple[str, str, str], list[int]] = {}
     for backbone, state, reason, number in zip(
         *(table[n] for n in ("backbone", "state", "reason", "trial")), strict=True
@@ -133,7 +153,7 @@ def endings(findings: Findings) -> tuple[Table | None, int]:
         return None, 0
     order = sorted(found, key=lambda key: (key[1], findings.order.index(key[0]), -len(found[key]), key[2]))
     groups = tuple(
-        (backbone, ((state, reason, whole(len(numbers)), _some(numbers)),))
+        (backbone, ((state, reason, whole(len(numbers)), _some([f"#{number}" for number in numbers])),))
         for backbone, state, reason in order[:MAX_REASONS]
         for numbers in [found[backbone, state, reason]]
     )
@@ -141,11 +161,29 @@ def endings(findings: Findings) -> tuple[Table | None, int]:
     return Table("Trials that did not run to the end", columns, groups, text_columns=2), len(order) - len(groups)
 
 
+def reruns(findings: Findings) -> Table | None:
+    """Trials that are no configurations of their own: which took another's result, or ran it again, and why."""
+    table, groups = findings.trials.table, []
+    for backbone in findings.order:
+        own = table[table["backbone"] == backbone]
+        for column, words in RERUNS.items():
+            rows = own[own[column].notna()]
+            if column == "promoted_from":
+                rows = rows[rows["finalist_of"].isna()]
+            if not rows.empty:
+                which = [f"#{one} of #{other}" for one, other in zip(rows["trial"], rows[column], strict=True)]
+                groups.append((backbone, ((words, whole(len(rows)), _some(which)),)))
+    if not groups:
+        return None
+    columns = ("Backbone", "What and why", "Trials", "Which")
+    return Table("Trials that repeat the configuration of another", columns, tuple(groups), text_columns=1)
+
+
 def _short(reason: str) -> str:
     words = " ".join(reason.split()) or "no reason recorded"
     return words if len(words) <= MAX_REASON_LENGTH else words[: MAX_REASON_LENGTH - 1] + "…"
 
 
-def _some(numbers: list[int]) -> str:
-    shown = ", ".join(f"#{number}" for number in numbers[:5])
-    return shown if len(numbers) <= 5 else f"{shown}, …"
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown}, …"
