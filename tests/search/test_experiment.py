@@ -1,6 +1,5 @@
 """The ledger of a whole run, as its options say, and its bounds."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from search.study import load_studies, queue_item
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Iterator[Job]:
+def job(tmp_path: Path) -> Job:
     space = write_space(tmp_path, "a")
     plan = Plan(
         spaces={"a": space}, fixed={"a": {"beta": 0.8}}, parameters=["beta", "lr"], data=tmp_path,
@@ -24,7 +23,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
         distributions={"a": {}},
     )  # type: ignore[arg-type]  # fmt: skip
     options = SearchOptions(spaces=(space.path,), num_trials=5, max_epochs=3, precision="float32", resume=tmp_path)
-    yield Job(options, plan, Places(1, 0.5, 1), tmp_path)
+    return Job(options, plan, Places(1, 0.5, 1), tmp_path)
 
 
 def change(job: Job, **options: Any) -> Job:
