@@ -153,6 +153,14 @@ def decimal(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else DASH
 
 
+def significant(value: float, digits: int = 3) -> str:
+    """A number with a fixed count of significant digits, such as `0.00457` or `15.5`; a dash for NaN and infinities."""
+    if not math.isfinite(value):
+        return DASH
+    places = digits - 1 - (math.floor(math.log10(abs(value))) if value else 0)
+    return f"{value:,.{max(places, 0)}f}"
+
+
 def percent(value: float) -> str:
     """A fraction as a percentage with one digit after the point."""
     return f"{100 * value:.1f} %" if math.isfinite(value) else DASH

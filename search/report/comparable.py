@@ -111,13 +111,12 @@ def transfer_kind(config: dict[str, object], most_stages: int) -> str | None:
     return KINDS[1] if stages == 0 else KINDS[3] if stages >= most_stages else KINDS[2]
 
 
-def transfer(findings: Findings, backbone: str) -> tuple[int, dict[str, list[float]]] | None:
-    """Values of a backbone's trials by how much of it was trained, all after the same number of epochs.
-
-    The number of epochs is the largest rung that trials of at least two kinds reached.
+def transfer(findings: Findings, backbone: str) -> dict[int, dict[str, list[float]]]:
+    """Values of a backbone's trials by how much of it was trained, each after the same number of epochs.
 
     Returns:
-        The epochs, and for each kind its values; None for a space without trials of two kinds.
+        For each number of epochs that trials of at least two kinds reached, ascending, the values of each kind; empty
+        for a space without such.
     """
     configs = findings.trials.configs
     stages = [
@@ -127,7 +126,8 @@ def transfer(findings: Findings, backbone: str) -> tuple[int, dict[str, list[flo
     ]
     high = getattr(findings.trials.spaces.get(backbone, {}).get("trainable_stages"), "high", None)
     most = int(high) if high is not None else max(stages, default=1)
-    for epochs in sorted({*findings.info.rungs, findings.info.max_epochs}, reverse=True):
+    found = {}
+    for epochs in sorted({*findings.info.rungs, findings.info.max_epochs}):
         groups: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for number, value in values_at(findings.trials, backbone, epochs, findings.info).items():
             kind = transfer_kind(configs.get((backbone, number), {}), most)
@@ -135,8 +135,8 @@ def transfer(findings: Findings, backbone: str) -> tuple[int, dict[str, list[flo
                 groups[kind].append(value)
         groups = {kind: values for kind, values in groups.items() if values}
         if len(groups) > 1:
-            return epochs, groups
-    return None
+            found[epochs] = groups
+    return found
 
 
 def median(values: Sequence[float]) -> float:

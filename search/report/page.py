@@ -62,14 +62,14 @@ def _present(*blocks: Block | None) -> tuple[Block, ...]:
 def _comparison(findings: Findings) -> tuple[Block, ...]:
     if not findings.trials.backbones:
         return (Paragraph("No backbone was searched."),)
-    return _present(scores.comparison(findings), scores.questions(findings), scores.chosen(findings))
+    return _present(
+        scores.comparison(findings), cost.cost(findings), scores.questions(findings), scores.chosen(findings)
+    )
 
 
 def _cost(findings: Findings) -> tuple[Block, ...]:
     drawn = results.trade_offs(findings)
-    if not findings.trials.backbones:
-        return ()
-    return _present(Figures(drawn) if drawn else None, cost.cost(findings))
+    return (Figures(drawn),) if drawn else ()
 
 
 def _differences(findings: Findings) -> tuple[Block, ...]:
@@ -166,9 +166,11 @@ def _details(findings: Findings, compared: dict, shares: dict[str, dict[str, flo
 def _transfer(findings: Findings) -> tuple[Block, ...]:
     blocks: list[Block] = []
     for name in findings.order:
-        found = transfer(findings, name)
-        if found is not None:
-            blocks += [Figures((transfer_figure(findings, name, *found),)), trials.transfer(findings, name, *found)]
+        if found := transfer(findings, name):
+            # Drawn where most kinds can be compared; of such, the longest.
+            epochs = max(found, key=lambda one: (len(found[one]), one))
+            drawn = transfer_figure(findings, name, epochs, found[epochs])
+            blocks += [Figures((drawn,)), trials.transfer(findings, name, found)]
     if not blocks:
         return ()
     text = (
@@ -241,7 +243,8 @@ def _reproduce(findings: Findings) -> tuple[Block, ...]:
             f"Fixed in {name}": ", ".join(f"{key}={one!r}" for key, one in of.items())
             for name, of in info.fixed.items()
         },
-        "Elapsed": duration(info.elapsed_s),
+        "Search took": duration(info.elapsed_s),
+        "All sessions took": duration(info.whole_s),
         **info.versions,
     }
     groups = tuple((name, ((value,),)) for name, value in facts.items() if value)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class RunInfo:
         seed: of the search.
         command: the command line that started it.
         versions: version of each package that matters, by name.
-        elapsed_s: seconds the search took; NaN while unknown.
+        elapsed_s: seconds the search took, preparation and final evaluation not counted; NaN while unknown.
         data: the folder of shards as the user typed it.
         baseline_rmse: test RMSE of answering the training galaxies' mean vote fractions; None for classes.
         threads: processors that each trial computed with; None = unknown. Other numbers of them round otherwise.
@@ -69,6 +70,7 @@ class RunInfo:
         spaces: SHA-256 of each space's file, by name.
         fixed: parameters that the command line fixed, in each space.
         price_per_hour: what the machine costs; None = not said.
+        whole_s: seconds that all of its sessions took from start to end; NaN while unknown.
         sessions: the calls that worked on the run, in order.
         notes: what else a reader has to know, a sentence each.
     """
@@ -101,6 +103,7 @@ class RunInfo:
     spaces: dict[str, str] = field(default_factory=dict)
     fixed: dict[str, dict[str, Any]] = field(default_factory=dict)
     price_per_hour: float | None = None
+    whole_s: float = math.nan
     sessions: tuple[Session, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -167,6 +170,7 @@ def _run_info(values: Mapping[str, Any], folder: str) -> RunInfo:
         spaces={str(name): _digest(space) for name, space in (values.get("spaces") or {}).items()},
         fixed={str(name): dict(fixed) for name, fixed in (values.get("fixed") or {}).items()},
         price_per_hour=_optional(float, values.get("price_per_hour")),
+        whole_s=sum(map(_whole, sessions)) if known else math.nan,
         sessions=sessions,
         notes=tuple(map(str, values.get("notes") or ())),
     )
@@ -191,6 +195,14 @@ def _session(values: Mapping[str, Any]) -> Session:
 
 def _known_times(sessions: tuple[Session, ...]) -> list[float]:
     return [session.elapsed_s for session in sessions if math.isfinite(session.elapsed_s)]
+
+
+def _whole(session: Session) -> float:
+    """Seconds of a session from start to end; those of its search where it has no end."""
+    try:
+        return (datetime.fromisoformat(session.ended) - datetime.fromisoformat(session.started)).total_seconds()
+    except (ValueError, TypeError):
+        return session.elapsed_s if math.isfinite(session.elapsed_s) else 0.0
 
 
 def _digest(space: object) -> str:

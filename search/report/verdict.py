@@ -173,8 +173,9 @@ def _race(findings: Findings) -> list[str]:
 
 def _missing(findings: Findings) -> list[str]:
     """Backbones that have no final evaluation, and which of them have nothing to evaluate."""
-    table, missing = findings.trials.table, []
-    failed = []
+    table = findings.trials.table
+    missing: list[str] = []
+    failed: list[str] = []
     for name in findings.trials.backbones:
         states = table["state"][table["backbone"] == name]
         if name not in findings.standings:

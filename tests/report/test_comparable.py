@@ -73,7 +73,7 @@ def test_how_much_is_trained_has_a_name(config: dict[str, object], kind: str) ->
     assert transfer_kind(config, 5) == kind
 
 
-def test_transfer_is_compared_at_the_longest_length_that_two_kinds_reached(tmp_path: Path) -> None:
+def test_transfer_is_compared_at_every_length_that_two_kinds_reached(tmp_path: Path) -> None:
     scratch, frozen, full = (
         {"weights": weights, "trainable_stages": stages}
         for weights, stages in (("none", None), ("imagenet", 0), ("imagenet", 5))
@@ -85,8 +85,11 @@ def test_transfer_is_compared_at_the_longest_length_that_two_kinds_reached(tmp_p
         make_trial([0.5], config=frozen, state=TrialState.PRUNED),
     ]
     found = make_findings(tmp_path, [make_study("a", trials), make_study("b", trials[:1])])
-    assert transfer(found, "a") == (3, {"from scratch": [0.7], "fully trained": [0.5, 0.2]})
-    assert transfer(found, "b") is None
+    assert transfer(found, "a") == {
+        1: {"from scratch": [0.9], "frozen": [0.5], "fully trained": [0.6, 0.7]},
+        3: {"from scratch": [0.7], "fully trained": [0.5, 0.2]},
+    }
+    assert transfer(found, "b") == {}
 
 
 def test_median_by_hand() -> None:

@@ -157,7 +157,10 @@ def test_time_is_divided_by_what_it_was_spent_on(tmp_path: Path) -> None:
     table = cost.time(findings)
     assert table is not None
     assert table.groups == (("a", (("40", "4\n10.0 %", "2", "10\n25.0 %", "10\n25.0 %", "42"),)),)
-    assert cost.time_words(findings).endswith("took 82 seconds: 2.0 of them ran at a time, on average.")
+    assert cost.time_words(findings).endswith(
+        "In 41 seconds of search, trials took 40 seconds: 1.0 of them ran at a time, on average. "
+        "The retrainings of the final evaluation took 42 seconds."
+    )
     assert "not recorded" in cost.time_words(make_findings(tmp_path, [], elapsed_s=math.nan))
 
 

@@ -29,7 +29,11 @@ def test_a_running_search_has_no_end_yet(tmp_path: Path) -> None:
 
 def test_sessions_add_up(tmp_path: Path) -> None:
     sessions = [{"command": "a", "elapsed_s": 100}, {"command": "b", "elapsed_s": 20.5}, {"command": "c"}]
-    assert load_run_info(write_run_json(tmp_path, sessions=sessions)).elapsed_s == 120.5
+    info = load_run_info(write_run_json(tmp_path, sessions=sessions))
+    assert (info.elapsed_s, info.whole_s) == (120.5, 120.5)
+    # The first took two minutes from start to end.
+    sessions[0] |= {"started": "2026-11-24T20:00:00+00:00", "ended": "2026-11-24T20:02:00+00:00"}
+    assert load_run_info(write_run_json(tmp_path, sessions=sessions)).whole_s == 140.5
 
 
 def test_what_is_not_needed_may_be_missing(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-from search.report.blocks import DASH, Table, counted, decimal, percent, whole
+from search.report.blocks import DASH, Table, counted, decimal, percent, significant, whole
 from search.report.figures.results import cost_of
 from search.report.findings import Findings
 
@@ -15,7 +15,7 @@ def cost(findings: Findings) -> Table:
     reused = len(own) < len(findings.trials.table)
     shares = _shares(findings)
     unit = "GPU" if info.gpus_per_trial else "CPU"
-    price = info.price_per_hour
+    price, whole_s = info.price_per_hour, info.whole_s if math.isfinite(info.whole_s) else info.elapsed_s
     for backbone in findings.order:
         standing = findings.standings.get(backbone)
         rows = own[own["backbone"] == backbone]
@@ -27,11 +27,11 @@ def cost(findings: Findings) -> Table:
             for key in ("num_parameters", "flops", "images_per_s", "memory_mb")
         )
         cells = [
-            decimal(parameters / 1e6, 2), decimal(flops, 2), whole(speed), whole(memory),
+            decimal(parameters / 1e6, 2), significant(flops), whole(speed), whole(memory),
             whole(len(rows)), *(whole(states.get(state, 0)) for state in STATES),
             *([whole(num_reused)] if reused else []), whole(rows["epochs"].sum()),
             decimal(_hours(findings, backbone), 2),
-            *([decimal(shares[backbone] * price * info.elapsed_s / 3600, 2)] if price is not None else []),
+            *([decimal(shares[backbone] * price * whole_s / 3600, 2)] if price is not None else []),
             DASH if best is None else f"#{best}",
         ]  # fmt: skip
         groups.append((backbone, (tuple(cells),)))
@@ -43,7 +43,7 @@ def cost(findings: Findings) -> Table:
     if reused:
         note += " Reused: trials more that took the recorded result of the same configuration, at no cost."
     if price is not None:
-        note += f" Cost: the search's time at {price:g} an hour, shared by the time that each backbone took."
+        note += f" Cost: the time of the whole run at {price:g} an hour, shared by the time each backbone took."
     return Table(
         caption="What each backbone is, and what its search took",
         columns=(
@@ -95,14 +95,20 @@ def _time_row(findings: Findings, backbone: str) -> tuple[str, ...]:
 
 
 def time_words(findings: Findings) -> str:
-    """Of the machine's time, how much was spent in trials."""
-    info, spent = findings.info, sum(_seconds(findings, name) for name in findings.trials.backbones)
+    """Of the machine's time, how much was spent in trials, and how much beside them."""
+    info, spent = findings.info, float(findings.trials.table["seconds"].sum())
     if not (math.isfinite(info.elapsed_s) and info.elapsed_s > 0):
         return "How long the search took is not recorded yet."
-    return (
-        f"In {counted(round(info.elapsed_s), 'second')}, trials and retrainings took "
-        f"{counted(round(spent), 'second')}: {spent / info.elapsed_s:.1f} of them ran at a time, on average."
+    again = sum((findings.evidence.seconds or {}).values())
+    words = (
+        f"In {counted(round(info.elapsed_s), 'second')} of search, trials took {counted(round(spent), 'second')}: "
+        f"{spent / info.elapsed_s:.1f} of them ran at a time, on average."
     )
+    if again:
+        words += f" The retrainings of the final evaluation took {counted(round(again), 'second')}."
+    if math.isfinite(info.whole_s) and info.whole_s > info.elapsed_s:
+        words += f" From start to end, with all preparation, {counted(round(info.whole_s), 'second')} passed."
+    return words
 
 
 def _seconds(findings: Findings, backbone: str) -> float:

@@ -122,22 +122,25 @@ def importances(shares: dict[str, dict[str, float]], trials: dict[str, Comparabl
     )
 
 
-def transfer(findings: Findings, backbone: str, epochs: int, groups: dict[str, list[float]]) -> Table:
-    """Values by how much of the network was trained."""
-    better = max if findings.info.direction == "max" else min
-    rows = tuple(
+def transfer(findings: Findings, backbone: str, found: dict[int, dict[str, list[float]]]) -> Table:
+    """Values by how much of the network was trained, at each length that can be compared."""
+    best, worst = (max, min) if findings.info.direction == "max" else (min, max)
+    groups = tuple(
         (
-            kind,
-            ((whole(len(values)), decimal(better(values), 4), decimal(median(values), 4), decimal(worst(values), 4)),),
+            counted(epochs, "epoch"),
+            tuple(
+                (kind, whole(len(values)), *(decimal(of(values), 4) for of in (best, median, worst)))
+                for kind in KINDS
+                if (values := kinds.get(kind))
+            ),
         )
-        for kind in KINDS
-        if (values := groups.get(kind))
-        for worst in [min if better is max else max]
+        for epochs, kinds in found.items()
     )
     return Table(
-        caption=f"{backbone}: best validation {findings.objective} within {counted(epochs, 'epoch')}",
-        columns=("Trained", "Trials", "Best", "Median", "Worst"),
-        groups=rows,
+        caption=f"{backbone}: best validation {findings.objective} within the same number of epochs",
+        columns=("Within", "Trained", "Trials", "Best", "Median", "Worst"),
+        groups=groups,
+        text_columns=1,
     )
 
 
