@@ -35,6 +35,28 @@ class Comparable:
     values: dict[int, float]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What the trials of equal length say, by backbone; worked out once for the page and the tables beside it.
+
+    Attributes:
+        compared: the trials that were compared.
+        shares: importance of each parameter.
+        transfers: what `transfer` gave.
+    """
+
+    compared: dict[str, Comparable]
+    shares: dict[str, dict[str, float]]
+    transfers: dict[str, dict[int, dict[str, list[float]]]]
+
+
+def judge(findings: Findings) -> Judged:
+    """Compare the trials of each backbone, those of the leading one first."""
+    compared = {name: found for name in findings.order if (found := at_equal_budget(findings, name)) is not None}
+    shares = {name: importances(findings, found) for name, found in compared.items()}
+    return Judged(compared, shares, {name: transfer(findings, name) for name in findings.order})
+
+
 def at_equal_budget(findings: Findings, backbone: str, *, wanted: int = ENOUGH_TRIALS) -> Comparable | None:
     """The trials that reached the furthest rung that `wanted` trials reached; else the first; None without values."""
     first: Comparable | None = None

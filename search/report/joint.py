@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.report import verdict
+from search.report import numbers, verdict
 from search.report.blocks import Block, Figures, Page, Paragraph, Section, Table, counted, duration, listed, whole
 from search.report.collect import collect
 from search.report.evidence.pairs import compare
@@ -15,7 +15,7 @@ from search.report.evidence.standing import Evidence, Standing, ranked
 from search.report.figures import results
 from search.report.findings import Findings
 from search.report.tables import scores
-from search.report.write import write_page
+from search.report.write import csv_bytes, write_page
 
 
 def write_joint_report(runs: Sequence[Findings], folder: Path) -> Path:
@@ -28,29 +28,46 @@ def write_joint_report(runs: Sequence[Findings], folder: Path) -> Path:
     Returns:
         Path of `report.html`.
     """
-    return write_page(folder, joint_page(runs), {})
+    import pandas as pd
+
+    surveys = by_survey(runs)
+    tables = {"scores": numbers.score_table, "costs": numbers.cost_table, "pairs": numbers.pair_table}
+    files = {}
+    for name, make in tables.items():
+        parts = [make(one) for one, _ in surveys]
+        for part, (one, _) in zip(parts, surveys, strict=True):
+            part.insert(0, "survey_digest", one.info.survey_digest)
+        files[f"{name}.csv"] = csv_bytes(pd.concat(parts))
+    return write_page(folder, joint_page(runs, surveys), files)
 
 
-def joint_page(runs: Sequence[Findings]) -> Page:
-    """The page as data: a section for each survey, and one of the runs."""
+def by_survey(runs: Sequence[Findings]) -> list[tuple[Findings, list[Findings]]]:
+    """For each survey, its runs as if they were one, and its runs."""
+    groups: dict[str, tuple[list[Findings], list[str]]] = {}
+    for run, label in zip(runs, run_labels(runs), strict=True):
+        members, labels = groups.setdefault(run.info.survey_digest, ([], []))
+        members.append(run)
+        labels.append(label)
+    return [(_joined(members, labels), members) for members, labels in groups.values()]
+
+
+def joint_page(runs: Sequence[Findings], surveys: Sequence[tuple[Findings, list[Findings]]]) -> Page:
+    """The page as data: a section for each survey, and one of the runs.
+
+    Args:
+        runs: all of them.
+        surveys: what `by_survey` made of them.
+    """
     labels = run_labels(runs)
-    groups: dict[str, list[int]] = {}
-    for index, run in enumerate(runs):
-        groups.setdefault(run.info.survey_digest, []).append(index)
-    surveys = [_joined([runs[index] for index in members], [labels[index] for index in members])
-               for members in groups.values()]  # fmt: skip
     sections = tuple(
-        Section(f"survey-{place}", _survey_name(one), _survey(one, [runs[index] for index in members]))
-        for place, (one, members) in enumerate(zip(surveys, groups.values(), strict=True))
+        Section(f"survey-{place}", _survey_name(one), _survey(one, members))
+        for place, (one, members) in enumerate(surveys)
     )
     return Page(
         title=f"Galaxy Search: {counted(len(runs), 'run')}",
         subtitle=f"{listed(tuple(labels))} · {counted(len(surveys), 'survey')}",
-        answer=tuple(
-            f"{_survey_name(one)}: {_answer(one, [runs[index] for index in members])}"
-            for one, members in zip(surveys, groups.values(), strict=True)
-        ),
-        cautions=_cautions(runs, surveys),
+        answer=tuple(f"{_survey_name(one)}: {_answer(one, members)}" for one, members in surveys),
+        cautions=_cautions([one for one, _ in surveys]),
         sections=(*sections, Section("runs", "The runs", (_runs(runs, labels),))),
     )
 
@@ -70,14 +87,27 @@ def _joined(runs: Sequence[Findings], labels: Sequence[str]) -> Findings:
         standings += [dataclasses.replace(one, backbone=names[one.backbone]) for one in run.standings.values()]
         backbones += names.values()
     info = runs[0].info
-    if not _mixed(runs):
-        standings = ranked(standings, info)
-    evidence = Evidence(
-        {one.backbone: one for one in standings}, tuple(p for run in runs for p in run.evidence.problems)
-    )
+    problems = [problem for run in runs for problem in run.evidence.problems]
+    standings = _of_the_same_galaxies(standings if _mixed(runs) else ranked(standings, info), problems)
+    evidence = Evidence({one.backbone: one for one in standings}, tuple(problems))
     trials = dataclasses.replace(collect([]), backbones=tuple(backbones))
     pairs = compare(evidence.standings, info)
     return Findings(run_dir=runs[0].run_dir, info=info, trials=trials, evidence=evidence, pairs=pairs)
+
+
+def _of_the_same_galaxies(standings: list[Standing], problems: list[str]) -> list[Standing]:
+    """Leave out what answered for other test galaxies than the first: a digest can be copied, galaxies are compared."""
+    kept: list[Standing] = []
+    for one in standings:
+        other = next((known for known in kept if known.answers), None)
+        if one.answers and other is not None and not one.answers[0].same_galaxies(other.answers[0]):
+            problems.append(
+                f"{one.backbone} answered for other test galaxies than {other.backbone}, although both name the same "
+                "survey: it is left out."
+            )
+        else:
+            kept.append(one)
+    return kept
 
 
 def _survey_name(one: Findings) -> str:
@@ -118,7 +148,7 @@ def _key(one: Findings) -> str:
     return "".join(letter for letter in one.info.survey_digest[-8:] if letter.isalnum())
 
 
-def _cautions(runs: Sequence[Findings], surveys: Sequence[Findings]) -> tuple[str, ...]:
+def _cautions(surveys: Sequence[Findings]) -> tuple[str, ...]:
     found = []
     if len(surveys) > 1:
         found.append(
@@ -128,7 +158,7 @@ def _cautions(runs: Sequence[Findings], surveys: Sequence[Findings]) -> tuple[st
     simulated = tuple(one.info.survey for one in surveys if one.info.simulated)
     if simulated:
         found.append(f"The sky of {listed(simulated)} is simulated: its numbers say little of real galaxies.")
-    return (*found, *(problem for run in runs for problem in run.evidence.problems))
+    return (*found, *(problem for one in surveys for problem in one.evidence.problems))
 
 
 def _runs(runs: Sequence[Findings], labels: Sequence[str]) -> Table:

@@ -4,12 +4,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.report.evidence.classes import confusion
+from galaxy_models.morphology.tree import GZ2
+from search.report.comparable import Judged
+from search.report.evidence.classes import Reliability, class_reliability, confusion, vote_reliability
+from search.report.evidence.scores import NUM_BINS
 from search.report.figures.results import cost_of
 from search.report.findings import Findings
+from search.report.tables.scores import question_rmse, searched_value
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def all_tables(findings: Findings, judged: Judged) -> "dict[str, pd.DataFrame]":
+    """Every table by the name of its file; those that say nothing of this run have no rows."""
+    return {
+        "scores": score_table(findings),
+        "costs": cost_table(findings),
+        "pairs": pair_table(findings),
+        "selection": selection_table(findings),
+        "questions": question_table(findings),
+        "confusion": confusion_table(findings),
+        "calibration": calibration_table(findings),
+        "importances": importance_table(judged),
+        "transfer": transfer_table(judged),
+    }
 
 
 def score_table(findings: Findings) -> "pd.DataFrame":
@@ -63,3 +82,77 @@ def confusion_table(findings: Findings) -> "pd.DataFrame":
             counts = confusion(standing)
             rows += [(backbone, names[i], names[j], counts[i, j]) for i, j in np.ndindex(*counts.shape)]
     return pd.DataFrame(rows, columns=["backbone", "true", "answered", "mean_galaxies"])
+
+
+def selection_table(findings: Findings) -> "pd.DataFrame":
+    """A row a backbone: the selected trial's validation objective, and that of its configuration trained again."""
+    import pandas as pd
+
+    rows = []
+    for name, standing in findings.standings.items():
+        again = standing.estimate("validation", findings.info.objective)
+        rows.append((name, standing.trial, searched_value(findings, standing), again.value, again.spread))
+    return pd.DataFrame(rows, columns=["backbone", "trial", "in_search", "trained_again", "spread_over_seeds"])
+
+
+def question_table(findings: Findings) -> "pd.DataFrame":
+    """A row a backbone and question of the Galaxy Zoo 2 tree; empty for other surveys."""
+    import pandas as pd
+
+    questions = GZ2.questions if findings.info.task.names == GZ2.columns else ()
+    rows = [
+        (name, one.name, question_rmse(standing, range(one.columns.start, one.columns.stop)))
+        for name, standing in findings.standings.items()
+        if standing.answers
+        for one in questions
+    ]
+    return pd.DataFrame(rows, columns=["backbone", "question", "rmse"])
+
+
+def calibration_table(findings: Findings) -> "pd.DataFrame":
+    """A row a backbone, question (none for classes) and bin of predictions that holds answers."""
+    import pandas as pd
+
+    rows: list[tuple[object, ...]] = []
+
+    def add(name: str, question: str, found: Reliability) -> None:
+        for index, (mean, seen, count) in enumerate(zip(found.predicted, found.observed, found.counts, strict=True)):
+            if count:
+                rows.append((name, question, index / NUM_BINS, (index + 1) / NUM_BINS, mean, seen, count))
+
+    for name, standing in findings.standings.items():
+        if not standing.answers:
+            continue
+        if findings.info.task.kind == "classes":
+            add(name, "", class_reliability(standing))
+        elif findings.info.task.names == GZ2.columns:
+            for question in GZ2.questions:
+                add(name, question.name, vote_reliability(standing, question.columns))
+    columns = ["backbone", "question", "from", "to", "mean_predicted", "mean_observed", "answers"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def importance_table(judged: Judged) -> "pd.DataFrame":
+    """A row a backbone and parameter that varied."""
+    import pandas as pd
+
+    rows = [
+        (name, parameter, share, judged.compared[name].epochs, len(judged.compared[name].values))
+        for name, shares in judged.shares.items()
+        for parameter, share in shares.items()
+    ]
+    return pd.DataFrame(rows, columns=["backbone", "parameter", "importance", "epochs", "num_trials"])
+
+
+def transfer_table(judged: Judged) -> "pd.DataFrame":
+    """A row a trial that is compared by how much of its network was trained, at each length."""
+    import pandas as pd
+
+    rows = [
+        (name, epochs, kind, value)
+        for name, lengths in judged.transfers.items()
+        for epochs, kinds in lengths.items()
+        for kind, values in kinds.items()
+        for value in values
+    ]
+    return pd.DataFrame(rows, columns=["backbone", "epochs", "trained", "value"])

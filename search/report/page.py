@@ -4,7 +4,7 @@ import math
 
 from search.report import verdict
 from search.report.blocks import Block, Code, Figures, Page, Paragraph, Section, Table, counted, duration, listed, whole
-from search.report.comparable import ENOUGH_TRIALS, at_equal_budget, importances, transfer
+from search.report.comparable import ENOUGH_TRIALS, Judged
 from search.report.evidence.standing import SPLITS
 from search.report.figures import classes, curves, gallery, parameters, results
 from search.report.figures.transfer import transfer_figure
@@ -17,11 +17,12 @@ from search.report.tables import cost, scores, trials
 NUM_DETAILED = 3
 
 
-def build_page(findings: Findings, *, configs: dict[str, dict[str, object]]) -> Page:
+def build_page(findings: Findings, *, judged: Judged, configs: dict[str, dict[str, object]]) -> Page:
     """The whole report as data.
 
     Args:
         findings: the run.
+        judged: what its trials of equal length say.
         configs: what `tables.configs.best_configs` gave.
     """
     info = findings.info
@@ -32,8 +33,8 @@ def build_page(findings: Findings, *, configs: dict[str, dict[str, object]]) -> 
         Section("differences", "Which differ", _differences(findings)),
         Section("classes", "Questions" if info.task.kind == "votes" else "Class by class", _classes(findings)),
         Section("calibration", "Calibration", _calibration(findings)),
-        Section("mattered", "What mattered", _mattered(findings)),
-        Section("transfer", "Transfer learning", _transfer(findings)),
+        Section("mattered", "What mattered", _mattered(findings, judged)),
+        Section("transfer", "Transfer learning", _transfer(findings, judged)),
         Section("time", "Where time went", _time(findings)),
         Section("failures", "What stopped and what failed", _failures(findings)),
         Section("best", "Best configurations", _best(findings, configs)),
@@ -128,12 +129,11 @@ def _calibration(findings: Findings) -> tuple[Block, ...]:
     return (Paragraph(text), Figures(drawn))
 
 
-def _mattered(findings: Findings) -> tuple[Block, ...]:
+def _mattered(findings: Findings, judged: Judged) -> tuple[Block, ...]:
     best, lines = curves.progress(findings), curves.learning_curves(findings)
     if best is None:
         return (Paragraph("No trial reached a validation value, so there is nothing to draw."),)
-    compared = {name: found for name in findings.order if (found := at_equal_budget(findings, name)) is not None}
-    shares = {name: importances(findings, found) for name, found in compared.items()}
+    compared, shares = judged.compared, judged.shares
     few = [f"{name} ({len(found.values)})" for name, found in compared.items() if len(found.values) < ENOUGH_TRIALS]
     lengths = "; ".join(
         f"{name}: {counted(len(found.values), 'trial')} within {counted(found.epochs, 'epoch')}"
@@ -148,25 +148,25 @@ def _mattered(findings: Findings) -> tuple[Block, ...]:
         )
     drawn = parameters.importance(findings, shares)
     blocks += [Figures((drawn,)) if drawn else None, trials.importances(shares, compared)]
-    blocks += _details(findings, compared, shares)
+    blocks += _details(findings, judged)
     blocks += [Figures((best,)), Paragraph(curves.CURVES_KEY), Figures(lines)]
     return _present(*blocks)
 
 
-def _details(findings: Findings, compared: dict, shares: dict[str, dict[str, float]]) -> list[Block | None]:
+def _details(findings: Findings, judged: Judged) -> list[Block | None]:
     blocks: list[Block | None] = []
-    for name in [name for name in findings.order if shares.get(name)][:NUM_DETAILED]:
-        trials_, names = compared[name], list(shares[name])
+    for name in [name for name in findings.order if judged.shares.get(name)][:NUM_DETAILED]:
+        trials_, names = judged.compared[name], list(judged.shares[name])
         items = [parameters.slices(findings, trials_, names), parameters.parallel(findings, trials_, names)]
         drawn = tuple(item for item in items if item is not None)
         blocks.append(Figures(drawn, summary=f"{name}: values against the main parameters") if drawn else None)
     return blocks
 
 
-def _transfer(findings: Findings) -> tuple[Block, ...]:
+def _transfer(findings: Findings, judged: Judged) -> tuple[Block, ...]:
     blocks: list[Block] = []
-    for name in findings.order:
-        if found := transfer(findings, name):
+    for name, found in judged.transfers.items():
+        if found:
             # Drawn where most kinds can be compared; of such, the longest.
             epochs = max(found, key=lambda one: (len(found[one]), one))
             drawn = transfer_figure(findings, name, epochs, found[epochs])
@@ -254,7 +254,8 @@ def _reproduce(findings: Findings) -> tuple[Block, ...]:
         Table("What the run was made of", ("", "Value"), groups, text_columns=1),
         Paragraph(
             "The numbers behind this page are beside it: trials.parquet has a row a trial, curves.parquet a row a "
-            "trial and epoch, scores.csv, costs.csv, pairs.csv and confusion.csv what the tables above show, "
+            "trial and epoch, scores.csv, costs.csv, pairs.csv, selection.csv, questions.csv, confusion.csv, "
+            "calibration.csv, importances.csv and transfer.csv what the tables and pictures above show, "
             "best_configs.json each backbone's best configuration with its scores. Trials that run side by side end in "
             "an order that the machine decides, so a repeated search may propose others."
         ),

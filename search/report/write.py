@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from search.report import numbers
 from search.report.blocks import Figure, Figures, Gallery, Page, Thumbnail
+from search.report.comparable import judge
 from search.report.findings import Findings
 from search.report.markdown import PICTURES, render_markdown
 from search.report.page import build_page
@@ -28,7 +29,7 @@ def write_report(run_dir: Path) -> Path:
     """Write the report of a run from what is in its folder, at any time.
 
     The files are `report.html`; `report.md` with its pictures in `figures`; `best_configs.json`; `trials.parquet` and
-    `curves.parquet`; `scores.csv`, `costs.csv`, `pairs.csv` and `confusion.csv`. The same folder gives the same bytes.
+    `curves.parquet`; and the tables of `numbers.all_tables`, as CSV. The same folder gives the same bytes.
     A report that is there already stays whole until its files are replaced.
 
     Args:
@@ -52,14 +53,12 @@ def write_findings(findings: Findings, folder: Path | None = None) -> Path:
     """
     folder = folder or findings.run_dir / FOLDER
     configs = best_configs(findings, path=folder / "best_configs.json")
-    page = build_page(findings, configs=configs)
+    judged = judge(findings)
+    page = build_page(findings, judged=judged, configs=configs)
     files = {
         "trials.parquet": _parquet(findings.trials.table),
         "curves.parquet": _parquet(findings.trials.curves),
-        "scores.csv": _csv(numbers.score_table(findings)),
-        "costs.csv": _csv(numbers.cost_table(findings)),
-        "pairs.csv": _csv(numbers.pair_table(findings)),
-        "confusion.csv": _csv(numbers.confusion_table(findings)),
+        **{f"{name}.csv": csv_bytes(table) for name, table in numbers.all_tables(findings, judged).items()},
         "best_configs.json": _encoded(as_json(configs)),
     }
     return write_page(folder, page, files)
@@ -139,7 +138,8 @@ def _parquet(table: "pd.DataFrame") -> bytes:
     return buffer.getvalue()
 
 
-def _csv(table: "pd.DataFrame") -> bytes:
+def csv_bytes(table: "pd.DataFrame") -> bytes:
+    """A table as a file."""
     return _encoded(table.to_csv(index=False, lineterminator="\n"))
 
 

@@ -12,6 +12,7 @@ from report_samples import make_findings, make_study, make_trial, write_journal
 
 from search.report import write_report
 from search.report.blocks import DASH
+from search.report.comparable import judge
 from search.report.findings import Findings
 from search.report.markdown import render_markdown
 from search.report.page import build_page
@@ -21,7 +22,7 @@ from search.results import WEIGHTS_NAME
 
 
 def text_of(findings: Findings) -> str:
-    return render_markdown(build_page(findings, configs={}))
+    return render_markdown(build_page(findings, judged=judge(findings), configs={}))
 
 
 def failing(number: int) -> Any:

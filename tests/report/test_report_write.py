@@ -26,7 +26,8 @@ from search.report.write import write_findings
 NASTY = "<script>alert(1)</script>|\"'`*\n# x & \\ $y$"
 FILES = {
     "report.html", "report.md", "best_configs.json", "trials.parquet", "curves.parquet", "scores.csv", "costs.csv",
-    "pairs.csv", "confusion.csv", "figures",
+    "pairs.csv", "selection.csv", "questions.csv", "confusion.csv", "calibration.csv", "importances.csv",
+    "transfer.csv", "figures",
 }  # fmt: skip
 
 
@@ -147,6 +148,9 @@ def test_tables_beside_the_page_have_every_trial_epoch_and_score(report: Path) -
     assert f"{row['value']:.3f} ± {row['spread_over_seeds']:.3f} {row['low']:.3f}\N{EN DASH}{row['high']:.3f}" in html
     assert ("cnn", "test", "recall:edge_on") in scores.index
     assert len(pd.read_csv(report / "pairs.csv")) == 1
+    importances = pd.read_csv(report / "importances.csv")
+    assert importances.groupby("backbone")["importance"].sum().tolist() == pytest.approx([1.0, 1.0])
+    assert not pd.read_csv(report / "selection.csv")["in_search"].isna().any()
 
 
 def test_the_same_inputs_give_the_same_bytes(run_dir: Path, report: Path) -> None:

@@ -95,8 +95,7 @@ def chosen(findings: Findings) -> Table | None:
     """What the selected trial scored in the search beside what its configuration scores when trained again."""
     groups = []
     for backbone, standing in findings.standings.items():
-        row = findings.trials.row(backbone, standing.trial)
-        searched = math.nan if row is None else float(row["value"])
+        searched = searched_value(findings, standing)
         again = standing.estimate("validation", findings.info.objective)
         spread = f" ± {decimal(again.spread, 4)}" if math.isfinite(again.spread) else ""
         sign = 1.0 if findings.info.direction == "min" else -1.0
@@ -118,6 +117,12 @@ def chosen(findings: Findings) -> Table | None:
         note="The best of many trials owes part of its score to luck (the winner's curse). Trained again from other "
         "seeds it shows what the configuration is worth; above 0 it does worse than the trial that was selected.",
     )
+
+
+def searched_value(findings: Findings, standing: Standing) -> float:
+    """The validation objective of the selected trial in the search; NaN if it is not there."""
+    row = findings.trials.row(standing.backbone, standing.trial)
+    return math.nan if row is None else float(row["value"])
 
 
 def pairs(findings: Findings) -> Table | None:
