@@ -191,18 +191,20 @@ class Ledger:
         return True
 
     def _has_enough(self, account: Account) -> bool:
-        """Whether a space has converged: asked anew only when a trial has ended, and final once it is so."""
+        """Whether a space has converged; asked anew when a trial has ended, as one that ran beside may be the best."""
         ended = account.counts.total()
-        if account.name not in self.has_enough and self._asked_at.get(account.name) != ended:
+        if self._asked_at.get(account.name) != ended:
             self._asked_at[account.name] = ended
-            patience = self.limits.patience
-            if patience is not None and account.since_best >= patience:
-                self.has_enough[account.name] = (
-                    f"{account.name} has converged: {account.since_best} trials in a row ended without a better value"
-                )
-            elif self.converged is not None and (words := self.converged(account)):
+            self.has_enough.pop(account.name, None)
+            if words := self._convergence(account):
                 self.has_enough[account.name] = words
         return account.name in self.has_enough
+
+    def _convergence(self, account: Account) -> str:
+        patience, since = self.limits.patience, account.since_best
+        if patience is not None and since >= patience:
+            return f"{account.name} has converged: {since} trials in a row ended without a better value"
+        return self.converged(account) if self.converged is not None else ""
 
     def report(self, key: str, metrics: Mapping[str, float]) -> bool:
         """Take one epoch down, decide, and write both as one event.

@@ -68,7 +68,7 @@ class Recorder(Callback):
         entry, key = self.entry(trial), trial.trial_id
         with self._disk():
             if "waiting" in result:
-                self._tell_waiting(entry, result["waiting"])
+                self._tell_waiting(key, entry, result["waiting"])
                 return
             self._waiting.discard(key)
             if "fault" in result:
@@ -118,10 +118,10 @@ class Recorder(Callback):
         except GalaxyError as error:
             self.fault = self.fault or error
 
-    def _tell_waiting(self, entry: Entry, words: str) -> None:
+    def _tell_waiting(self, key: str, entry: Entry, words: str) -> None:
         if not self._waiting:
             self._say(f"{entry.space} trial {entry.number}: {words}")
-        self._waiting.add(f"{entry.space}/{entry.number}")
+        self._waiting.add(key)
 
     def _close_fault(self, key: str, entry: Entry, words: str, exit_code: int | None) -> None:
         self._ledger.finish(key, "failed", words)

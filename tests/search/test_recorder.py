@@ -168,7 +168,6 @@ def test_waiting_is_said_once(bench: Bench) -> None:
     assert bench.said == ["a trial 0: the disk is full: waiting for room"]
 
 
-@pytest.mark.xfail(strict=True, reason="the recorder never forgets that a trial waited, and stays silent next time")
 def test_waiting_is_said_again_when_a_trial_went_on_between(bench: Bench) -> None:
     trial = bench.begin("0")
     bench.tell(trial, waiting="the disk is full: waiting for room")
