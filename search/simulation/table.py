@@ -180,6 +180,7 @@ class TableSpace:
         """
         import optuna
 
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         trials = [study.ask() for _ in range(num)]
         for trial in trials:
