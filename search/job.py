@@ -21,6 +21,7 @@ from search.results import FinalRun
 from search.run_dir import create_run_dir
 from search.session import Session
 from search.signals import collected_signals
+from search.tensorboard_boards import write_boards
 
 # Configurations of each backbone that are trained again.
 NUM_FINAL_CONFIGS = 1
@@ -62,6 +63,8 @@ def _run(job: Job, session: Session, console: Console, received: Sequence[int]) 
         code = 128 + received[0] if received else 0
         session.end(elapsed_s=ended.elapsed_s, reason=ended.cut_short, exit_code=code, notes=notes)
     page = write_report(job.run_dir)
+    if finals:
+        write_boards(job.run_dir)
     opening.say(console, [*opening.closing(job, ended, finals), f"report: {page}"])
     if ended.fault is not None:
         raise ended.fault
