@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from galaxy_models.inference.formats import Exported
 from galaxy_models.inference.network import Network
 from galaxy_models.inference.snippets import usage_snippet
@@ -61,7 +63,7 @@ def model_card(
         f"## Use\n\nBeside `{exported.file}`, without Galaxy Search:\n\n"
         f"```python\n{usage_snippet(network, exported, crop=crop)}\n\n"
         'for name, value in zip(NAMES, answer(read("galaxy.jpg"))[0].tolist()):\n    print(name, round(value, 4))\n```',
-        f"Checked when it was written: {check}.",
+        f"Checked when it was written, with torch {torch.__version__}: {check}.",
         exported.plain.remark if exported.plain else "",
         _training(network),
         _scores(metrics),

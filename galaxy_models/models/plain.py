@@ -69,11 +69,19 @@ def _plain_cnn(model: GalaxyModel) -> PlainNetwork:
     lines = ["model = nn.Sequential(OrderedDict(", "    stages=nn.Sequential("]
     for stage in stages:
         assert isinstance(stage, nn.Sequential)
-        # What torch prints of a layer is the call that makes it.
-        lines += ["        nn.Sequential(", *(f"            nn.{layer}," for layer in stage), "        ),"]
+        lines += ["        nn.Sequential(", *(f"            nn.{_call(layer)}," for layer in stage), "        ),"]
     lines += ["    ),", *(f"    {name}=nn.{part}," for name, part in parts.items() if name != "stages"), "))"]
     imports = ("from collections import OrderedDict", "from torch import nn")
     return PlainNetwork(nn.Sequential(OrderedDict(parts)).eval(), imports, tuple(lines))
+
+
+def _call(layer: nn.Module) -> str:
+    """The call that makes a layer of the custom network, as any torch knows it."""
+    if isinstance(layer, nn.BatchNorm2d):
+        return f"BatchNorm2d({layer.num_features}, eps={layer.eps})"
+    if isinstance(layer, nn.GroupNorm):
+        return f"GroupNorm({layer.num_groups}, {layer.num_channels}, eps={layer.eps})"
+    return repr(layer)  # torch prints the call, for all but norms with the same options in every version
 
 
 def _plain_vgg(model: GalaxyModel, name: str) -> PlainNetwork:
