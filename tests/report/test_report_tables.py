@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from final_samples import CLASSES, answer_classes, sample_targets, write_exact, write_final
+from final_samples import CLASSES, answer_classes, measure, sample_targets, write_exact, write_final
 from optuna.trial import TrialState
 from report_samples import make_findings, make_study, make_trial, random_search
 from scipy import stats
@@ -22,12 +22,26 @@ JSON_PATH = Path("runs/evening/report/best_configs.json")
 DASH = "\N{EN DASH}"
 
 
+def expected_calibration_error(targets: np.ndarray, outputs: np.ndarray) -> float:
+    """Guo et al. 2017, equation 5, with 15 bins: bin by bin."""
+    confidence, right, total = outputs.max(axis=1), outputs.argmax(axis=1) == targets, 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence >= low) & (confidence < low + 1 / 15)
+        if inside.any():
+            total += inside.sum() * abs(right[inside].mean() - confidence[inside].astype(float).mean())
+    return total / len(targets)
+
+
 def test_the_comparison_is_scikit_learns(tmp_path: Path) -> None:
     targets = sample_targets()
-    answers = [answer_classes(targets, skill=2.0, seed=seed) for seed in range(3)]
-    averaged = [answer_classes(targets, skill=2.5, seed=seed) for seed in range(3)]
-    for index, outputs in enumerate(answers):
-        write_final(tmp_path, "cnn", targets, outputs, averaged=averaged[index], seed_index=index)
+    skills = {"train": 2.2, "val": 1.8, "test": 2.0, "averaged": 2.5}
+    answers = {
+        row: [answer_classes(targets, skill=skill, seed=seed) for seed in range(3)] for row, skill in skills.items()
+    }
+    for index, outputs in enumerate(answers["test"]):
+        metrics = {split: measure(targets, answers[split][index]) for split in ("train", "val", "test")}
+        averaged = answers["averaged"][index]
+        write_final(tmp_path, "cnn", targets, outputs, averaged=averaged, seed_index=index, metrics=metrics)
     table = scores.comparison(make_findings(tmp_path, [make_study("cnn", [make_trial([0.5])])]))
     names = table.columns[2:]
     assert names == ("Accuracy", "Balanced accuracy", "Precision", "Recall", "F1", "AUROC", "ECE", "NLL")
@@ -36,7 +50,7 @@ def test_the_comparison_is_scikit_learns(tmp_path: Path) -> None:
         "cnn",
         ["train (800)", "validation (100)", "test (400)", "averaged (400)"],
     )
-    for row, outputs in ((2, answers), (3, averaged)):
+    for row, outputs in enumerate(answers.values()):
         given = [one.argmax(axis=1) for one in outputs]
         by_hand = {
             "Accuracy": [sk.accuracy_score(targets, one) for one in given],
@@ -45,15 +59,17 @@ def test_the_comparison_is_scikit_learns(tmp_path: Path) -> None:
             "Recall": [sk.recall_score(targets, one, average="macro") for one in given],
             "F1": [sk.f1_score(targets, one, average="macro") for one in given],
             "AUROC": [np.mean([sk.roc_auc_score(targets == c, one[:, c]) for c in range(3)]) for one in outputs],
+            "ECE": [expected_calibration_error(targets, one) for one in outputs],
             "NLL": [-np.log(one[np.arange(400), targets].astype(float)).mean() for one in outputs],
         }
         for name, values in by_hand.items():
             cell = rows[row][1 + names.index(name)]
-            value, bounds = cell.split("\n")
+            value, *bounds = cell.split("\n")
             assert value == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}", name
-            low, high = map(float, bounds.split(DASH))
-            assert low < np.mean(values) < high, name
-    assert "\n" not in rows[0][1]
+            # There are answers for single galaxies of the test split only.
+            assert len(bounds) == (row >= 2)
+            for low, high in (map(float, one.split(DASH)) for one in bounds):
+                assert low < np.mean(values) < high, name
 
 
 def test_the_baseline_is_a_constant_answer(tmp_path: Path) -> None:
