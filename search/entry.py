@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from galaxy_models.task import Direction
@@ -115,8 +114,3 @@ def read_entry(space: str, trial: FrozenTrial, *, objective: str, direction: Dir
     entry.reason = attrs.get("reason", "")
     entry.rerun_of = attrs.get(FINALIST_OF, attrs.get(PROMOTED_FROM))
     return entry
-
-
-def live_trial(study: optuna.Study, entry: Entry) -> optuna.Trial:
-    """Optuna's handle on a trial that has not ended."""
-    return optuna.Trial(study, entry.trial_id)
