@@ -128,7 +128,9 @@ def stock_search(data: Path, folder: Path, out: Path, *, seconds: float, seed: i
             mode="min",
             num_samples=-1,
             time_budget_s=seconds,
-            search_alg=OptunaSearch(define, metric="val_nll", mode="min", seed=seed, points_to_evaluate=list(space.named)),
+            search_alg=OptunaSearch(
+                define, metric="val_nll", mode="min", seed=seed, points_to_evaluate=list(space.named)
+            ),
             scheduler=ASHAScheduler(max_t=MAX_EPOCHS, grace_period=1, reduction_factor=3),
         ),
         run_config=tune.RunConfig(name="stock", storage_path=str(out.resolve()), callbacks=[Times()], verbose=0),
