@@ -149,7 +149,12 @@ def _run(
         f"{num_images:,} images in {seconds:.1f} s ({num_images / seconds:,.0f} a second), "
         f"{num_unreadable:,} of them unreadable{' (see the column reason)' if num_unreadable else ''}: {options.out}"
     )
-    return 1 if num_unreadable > _MAX_UNREADABLE * num_images else 0
+    if num_unreadable > _MAX_UNREADABLE * num_images:
+        raise DataError(
+            f"{num_unreadable:,} of {num_images:,} images cannot be read, expected at most {_MAX_UNREADABLE:.0%}: "
+            f"the column reason of {options.out} says why"
+        )
+    return 0
 
 
 if __name__ == "__main__":

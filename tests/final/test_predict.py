@@ -160,12 +160,13 @@ def test_catalogue_without_classes_names_images_and_missing_ones(images: Path, t
     assert "survey.csv: id from OBJID, image where" in capsys.readouterr().err
 
 
-def test_more_than_half_unreadable_is_code_1_with_the_table_written(images: Path, tmp_path: Path) -> None:
+def test_more_than_half_unreadable_is_a_mistake_with_the_table_written(images: Path, tmp_path: Path, capsys) -> None:
     places = [tmp_path / f"{name}.png" for name in "xy"]
     for place in places:
         place.write_bytes(b"")
     out = tmp_path / "p.parquet"
-    assert _main(_weights(tmp_path / "w.safetensors"), *places, images / "4.png", "--out", out) == 1
+    assert _main(_weights(tmp_path / "w.safetensors"), *places, images / "4.png", "--out", out) == 2
+    assert "error: 2 of 3 images cannot be read, expected at most 50%" in capsys.readouterr().err
     assert pd.read_parquet(out)["reason"].fillna("").tolist() == ["empty file", "empty file", ""]
 
 
