@@ -9,7 +9,7 @@ from rich.console import Console
 from search import opening
 from search.cluster import local_ray
 from search.errors import SearchFault
-from search.experiment import Ended, Job, opened_ledger, run_experiment, waiter
+from search.experiment import Ended, Job, left_s, opened_ledger, run_experiment, waiter
 from search.final import best_configs, plan_finals, retrain_finalists
 from search.finalist import FinalSetting
 from search.ledger import Ledger
@@ -55,6 +55,7 @@ def run_search(options: SearchOptions) -> int:
 
 def _run(job: Job, session: Session, console: Console, received: Sequence[int]) -> int:
     with opened_ledger(job, wait=waiter(console, received)) as ledger:
+        left_s(job.options, ledger)
         session.describe(job, baseline_rmse=opening.mean_rmse(job.plan))
         opening.say(console, opening.lines(job, ledger))
         ended = run_experiment(job, ledger, console=console, received=received)

@@ -39,10 +39,11 @@ class Session:
             RunError: a space, the data or the code has changed and that is not accepted, or the folder is half-copied.
         """
         now = describe_search(plan)
-        sessions, fresh = [], options.resume is None
+        sessions, fresh, kept = [], options.resume is None, options.to_json()
         if not fresh:
             record = load_record(run_dir)
-            sessions = record["sessions"]
+            # New bounds are kept by `describe`, once it is known that the search can go on with them.
+            sessions, kept = record["sessions"], record["options"]
             check_whole(run_dir, sessions)
             found = differences(run_dir, record, now, plan)
             if found and not options.accept_changes:
@@ -57,7 +58,7 @@ class Session:
              "exit_code": None, "accepted_changes": [] if fresh else found, "journal_bytes": None}
         )  # fmt: skip
         record = {"schema_version": SCHEMA_VERSION, "name": run_dir.resolve().name, **now, "sessions": sessions}
-        record |= {"command": sessions[0]["command"], "options": options.to_json(), "notes": []}
+        record |= {"command": sessions[0]["command"], "options": kept, "notes": []}
         keep_spaces(run_dir, plan)
         session = cls(run_dir, record)
         session._save()
@@ -72,6 +73,7 @@ class Session:
         """
         options, plan = job.options, job.plan
         self._record |= {
+            "options": options.to_json(),
             "data": str(plan.data),
             "objective": plan.metric,
             "direction": plan.direction,

@@ -1,15 +1,17 @@
 """A run that is extended, moved and changed: one story, told in the order of the tests."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from blobs import SPACE, run, start
+from blobs import SPACE, run
 from optuna.trial import FrozenTrial, TrialState
 
 from search.entry import DUPLICATE_OF, EPOCH, FINALIST_OF, PROMOTED_FROM
+from search.lock import RunLock
 from search.study import load_studies
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -18,9 +20,9 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 class Story:
     """A run, and what its trials were at the end of the last chapter."""
 
-    def __init__(self, folder: Path, survey: Path) -> None:
+    def __init__(self, folder: Path, survey: Path, *, run_dir: Path) -> None:
         self.folder = folder
-        self.run_dir = folder / "runs" / "story"
+        self.run_dir = run_dir
         self.survey = survey
 
     def trials(self, space: str = "one") -> list[FrozenTrial]:
@@ -28,6 +30,10 @@ class Story:
 
     def go_on(self, *words: str) -> tuple[int, str, str]:
         return run(self.folder, "--resume", str(self.run_dir), *words)
+
+    def options(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads((self.run_dir / "run.json").read_text())
+        return dict(record["options"])
 
     def num_epochs(self) -> int:
         studies = load_studies(self.run_dir).values()
@@ -41,7 +47,7 @@ def story(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
     words = ("--space", "one.py", "--data", str(survey), "--name", "story", "--final-seeds", "1")
     code, _, err = run(folder, *words, "--num-trials", "4", "--max-epochs", "3", "--max-concurrent", "1")
     assert code == 0, err
-    return Story(folder, survey)
+    return Story(folder, survey, run_dir=folder / "runs" / "story")
 
 
 def same(before: list[FrozenTrial], after: list[FrozenTrial]) -> bool:
@@ -61,7 +67,7 @@ def test_more_trials(story: Story) -> None:
     assert len(own) == 7
     assert all(one.state in ENDED for one in after)
     assert "goes on" in out
-    assert json.loads((story.run_dir / "run.json").read_text())["options"]["num_trials"] == 7
+    assert story.options()["num_trials"] == 7
 
 
 def test_longer_trials_run_the_best_again_to_the_new_length(story: Story) -> None:
@@ -102,20 +108,22 @@ def test_a_search_that_is_done_has_nothing_to_do(story: Story) -> None:
 
 def test_budgets_count_what_earlier_sessions_spent(story: Story) -> None:
     spent = story.num_epochs()
-    code, _, err = story.go_on("--num-trials", "+1", "--epoch-budget", str(spent))
+    code, _, err = story.go_on("--num-trials", "+500", "--epoch-budget", str(spent))
     assert code == 2
     assert f"epoch budget: {spent} of {spent} epochs" in err
-    code, _, err = story.go_on("--num-trials", "+500", "--epoch-budget", str(spent + 12))
-    assert code == 0, err
-    assert spent + 12 <= story.num_epochs() <= spent + 14  # trials that ran beside the last one finish their epoch
+    # Refused: the run is still one of 7 trials.
+    assert story.options()["num_trials"] == 7
 
 
 def test_the_folder_moved_and_the_space_files_gone(story: Story, tmp_path: Path) -> None:
-    before = story.trials()
+    before, spent = story.trials(), story.num_epochs()
     shutil.copytree(story.run_dir, tmp_path / "copy")
-    code, _, err = run(tmp_path, "--resume", "copy", "--num-trials", "+1", "--epoch-budget", "10000")
+    moved = Story(tmp_path, story.survey, run_dir=tmp_path / "copy")
+    code, _, err = moved.go_on("--num-trials", "+500", "--epoch-budget", str(spent + 12))
     assert code == 0, err
-    assert same(before, load_studies(tmp_path / "copy")["one"].get_trials())
+    # Trials that ran beside the last one finish their epoch.
+    assert spent + 12 <= moved.num_epochs() <= spent + 14
+    assert same(before, moved.trials())
     assert (tmp_path / "copy" / "report" / "report.html").is_file()
     assert same(before, story.trials())
 
@@ -124,12 +132,12 @@ def test_a_changed_space_is_refused_with_the_difference_and_then_accepted(story:
     before = story.trials()
     space = story.folder / "one.py"
     space.write_text(space.read_text().replace("1e-4, 1e-1", "1e-3, 1e-1"))
-    code, _, err = story.go_on("--num-trials", "+1", "--epoch-budget", "10000")
+    code, _, err = story.go_on("--num-trials", "+1")
     assert code == 2
     assert '-    learning_rate = trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)' in err
     assert '+    learning_rate = trial.suggest_float("learning_rate", 1e-3, 1e-1, log=True)' in err
     assert "--accept-changes" in err
-    code, _, err = story.go_on("--num-trials", "+1", "--epoch-budget", "10000", "--accept-changes")
+    code, _, err = story.go_on("--num-trials", "+1", "--accept-changes")
     assert code == 0, err
     assert same(before, story.trials())
     sessions = json.loads((story.run_dir / "run.json").read_text())["sessions"]
@@ -137,27 +145,10 @@ def test_a_changed_space_is_refused_with_the_difference_and_then_accepted(story:
 
 
 def test_a_live_search_keeps_others_out(story: Story) -> None:
-    words = ("--resume", str(story.run_dir), "--num-trials", "+500", "--epoch-budget", "100000")
-    live = start(story.folder, *words)
-    try:
-        for line in live.stdout or ():
-            if line.startswith("run "):
-                break
+    with RunLock(story.run_dir):
         code, _, err = story.go_on()
-        assert code == 2
-        assert str(live.pid) in err
-        assert "in use" in err
-    finally:
-        live.kill()
-        live.communicate()
-    # Killed: the lock is stale, and nobody has to remove it.
-    code, _, err = story.go_on(
-        "--num-trials",
-        str(json.loads((story.run_dir / "run.json").read_text())["options"]["num_trials"]),
-        "--time-budget",
-        "1s",
-    )
-    assert "in use" not in err
+    assert code == 2
+    assert f"in use by process {os.getpid()}" in err
 
 
 def test_a_warm_start_begins_with_the_best_of_an_earlier_run(story: Story, tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def test_each_call_is_a_session_with_its_own_seconds(bench: Bench) -> None:
     assert [one["journal_bytes"] for one in sessions] == [8, 8]
     assert bench.record["notes"] == []
     assert bench.record["command"] == "first"
-    assert bench.record["options"]["command"] == "second"
+    # New options are kept once a search is described with them.
+    assert bench.record["options"]["command"] == "first"
     assert not list(bench.run_dir.glob(".*"))
 
 
