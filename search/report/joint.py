@@ -133,7 +133,7 @@ def _survey(one: Findings, runs: Sequence[Findings]) -> tuple[Block, ...]:
         if _mixed(runs)
         else ""
     )
-    text = f"Digest {one.info.survey_digest}. {counted(len(runs), 'run')} of this survey. {order}".strip()
+    text = f"Digest {one.info.survey_digest[:19]}…; {counted(len(runs), 'run')} of this survey. {order}".strip()
     blocks: list[Block | None] = [
         Paragraph(text),
         scores.comparison(one),

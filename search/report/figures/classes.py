@@ -103,7 +103,7 @@ def _class_reliability(findings: Findings, standing: Standing) -> Figure:
 def _question_reliability(findings: Findings, standing: Standing) -> Figure:
     color, words = series(findings.color(standing.backbone)), []
     with canvas(inches=(9.0, 6.6)) as figure:
-        figure.subplots_adjust(left=0.06, right=0.99, bottom=0.08, top=0.95, wspace=0.2, hspace=0.32)
+        figure.subplots_adjust(left=0.09, right=0.99, bottom=0.08, top=0.95, wspace=0.2, hspace=0.32)
         panels = figure.subplots(3, 4, sharex=True, sharey=True).ravel()
         for axes, question in zip(panels, GZ2.questions, strict=False):
             found = vote_reliability(standing, question.columns)
@@ -116,7 +116,7 @@ def _question_reliability(findings: Findings, standing: Standing) -> Figure:
             words.append(f"{question.name.replace('_', ' ')} {gap:.3f}")
         panels[-1].set_axis_off()
         figure.supxlabel("Predicted vote fraction", fontsize=10)
-        figure.supylabel("Mean vote fraction of the volunteers", fontsize=10)
+        figure.supylabel("Mean vote fraction of the volunteers", x=0.005, fontsize=10)
         title = f"{standing.backbone}: volunteers' against predicted vote fractions on the test galaxies, by question"
         text = f"Mean gap between the two: {', '.join(words)}."
         return finished(figure, "reliability-questions", title=title, text=text)

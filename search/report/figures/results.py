@@ -73,7 +73,7 @@ def _trade_off(findings: Findings, key: str, label: str, title: str, more: bool)
         ]
         names = listed(tuple(shown[index][0].backbone for index in front))
         words.append(f"On the front, where no other is both better and cheaper: {names}.")
-        head = "Test RMSE" if votes else "Test accuracy"
+        head = "Test RMSE (lower is better)" if votes else "Test accuracy"
         full = f"{head}, with its 95 % interval, against {title}; dashed: the Pareto front"
         return finished(axes, f"cost-{key.replace('_', '-')}", title=full, text=" ".join(words))
 
