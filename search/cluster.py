@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import psutil
 
+from search.errors import SearchFault
 from search.signals import leave_at_once
 
 # Read by Ray and Tune when they start. Tune's own loggers, its periodic snapshots and its Ctrl-C handler are off: the
@@ -48,14 +49,20 @@ def local_ray(remedy: str) -> Iterator[tuple[int, int]]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     # What Tune logs as errors are trials that failed, which are told in our own words.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    ray.init(
-        # Whatever else runs here or is named in the environment.
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=_OBJECT_STORE_BYTES,
-    )
+    try:
+        ray.init(
+            # Whatever else runs here or is named in the environment.
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE_BYTES,
+        )
+    except Exception as error:  # all that Ray raises when it comes up too slowly
+        words = " ".join(str(error).split())
+        raise SearchFault(
+            f"Ray did not start ({words:.200}), expected it to: {remedy} when there is less to do"
+        ) from None
     over = threading.Event()
     threading.Thread(target=_watch, args=(over, remedy), daemon=True).start()
     try:

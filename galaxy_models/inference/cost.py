@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from galaxy_models.inference.answers import answer_images
 from galaxy_models.models.galaxy_model import GalaxyModel
 from galaxy_models.task import Task
 from galaxy_models.training.evaluation import EVAL_BATCH
+from galaxy_models.training.memory import MicroBatch
 from galaxy_models.training.runtime import Precision
 
 # Galaxies that are answered to measure the speed; fewer in a smaller split.
@@ -50,17 +52,23 @@ def count_flops(model: GalaxyModel, *, image_px: int) -> float | None:
 
 
 def measure_speed(model: GalaxyModel, split: Split, task: Task, *, image_px: int, precision: Precision) -> float:
-    """Count the galaxies that are answered in a second, in batches of `EVAL_BATCH`, without averaging.
+    """Count the galaxies that are answered in a second, in batches of `EVAL_BATCH` or what fits, without averaging.
 
     The first `SPEED_ROWS` of a split are answered. Reading their images and bringing them to the device is timed, but
     not a batch beforehand, in which torch prepares itself.
     """
     model.eval()
 
+    micro_batch = MicroBatch(EVAL_BATCH, precision.device)
+
+    def answer_batch(images: Tensor, most: int) -> None:
+        for part in images.split(most):
+            # Brought to the processor, since a graphics card says that it is done before it is.
+            answer_images(model, part, task, image_px=image_px, precision=precision, average=False).plain.cpu()
+
     def answer(rows: npt.NDArray[np.int64]) -> None:
         for batch in iterate_batches(split, rows, batch_size=EVAL_BATCH):
-            # Brought to the processor, since a graphics card says that it is done before it is.
-            answer_images(model, batch.images, task, image_px=image_px, precision=precision, average=False).plain.cpu()
+            micro_batch.run(partial(answer_batch, batch.images), len(batch.rows))
 
     rows = np.arange(min(SPEED_ROWS, split.num_rows))
     answer(rows[:EVAL_BATCH])

@@ -15,6 +15,7 @@ from blobs import SPACE, start
 from search.journal import JOURNAL
 from search.study import load_studies
 
+pytestmark = pytest.mark.slow
 NUM_TRIALS, NUM_KILLS = 30, 7
 WORDS = ("--num-trials", str(NUM_TRIALS), "--max-epochs", "9", "--max-concurrent", "1", "--final-seeds", "1")
 # Tells, from inside a worker, each epoch that is trained; a trial's seed is its own.
@@ -122,7 +123,7 @@ def whole(folder: Path, survey: Path) -> Killed:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_search_killed_at_random_moments_is_the_one_that_nobody_killed(
     whole: Killed, folder: Path, survey: Path, seed: int
 ) -> None:

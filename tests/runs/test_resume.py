@@ -16,6 +16,8 @@ from search.study import load_studies
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
+pytestmark = pytest.mark.slow
+
 
 class Story:
     """A run, and what its trials were at the end of the last chapter."""

@@ -16,6 +16,8 @@ from galaxy_models.training.runtime import Runtime
 from galaxy_models.training.survey import SurveyData
 from search.study import load_studies
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
