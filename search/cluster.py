@@ -46,6 +46,8 @@ def local_ray(remedy: str) -> Iterator[tuple[int, int]]:
     os.environ.update(_SETTINGS)
     import ray
 
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(over, remedy), daemon=True).start()
     logging.getLogger("ray").setLevel(logging.ERROR)
     # What Tune logs as errors are trials that failed, which are told in our own words.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -59,12 +61,11 @@ def local_ray(remedy: str) -> Iterator[tuple[int, int]]:
             object_store_memory=_OBJECT_STORE_BYTES,
         )
     except Exception as error:  # all that Ray raises when it comes up too slowly
+        over.set()
         words = " ".join(str(error).split())
         raise SearchFault(
             f"Ray did not start ({words:.200}), expected it to: {remedy} when there is less to do"
         ) from None
-    over = threading.Event()
-    threading.Thread(target=_watch, args=(over, remedy), daemon=True).start()
     try:
         resources = ray.cluster_resources()
         yield int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
@@ -74,15 +75,21 @@ def local_ray(remedy: str) -> Iterator[tuple[int, int]]:
 
 
 def _watch(over: threading.Event, remedy: str) -> None:
-    """End this process when a part of Ray that it started has died."""
-    vital = [child for child in psutil.Process().children() if child.name() in _VITAL]
+    """End this process when a part of Ray that it started has died, also while Ray starts."""
+    vital: dict[int, psutil.Process] = {}
     while not over.wait(_WATCH_INTERVAL_S):
-        dead = [child for child in vital if not _lives(child)]
+        vital |= {child.pid: child for child in psutil.Process().children() if _is_vital(child)}
+        dead = [child.pid for child in vital.values() if not _lives(child)]
         if dead and not over.is_set():
-            print(
-                f"error: Ray's process {dead[0].pid} died, expected it to outlive the search: {remedy}", file=sys.stderr
-            )
+            print(f"error: Ray's process {dead[0]} died, expected it to outlive the search: {remedy}", file=sys.stderr)
             leave_at_once(1)
+
+
+def _is_vital(process: psutil.Process) -> bool:
+    try:
+        return process.name() in _VITAL
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _lives(process: psutil.Process) -> bool:

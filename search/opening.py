@@ -39,7 +39,7 @@ def lines(job: Job, ledger: Ledger) -> list[str]:
         f"survey   {manifest.survey}: {sizes} galaxies of {manifest.px} px.{sky}",
         f"task     {manifest.task.num_outputs} {manifest.task.kind}, optimising {job.objective} ({plan.direction})",
         f"spaces   {', '.join(plan.spaces)}: {length}{budget}",
-        f"sampler  {options.sampler}",
+        f"sampler  {_sampler(options.sampler, options.scheduler)}",
         f"stopping {_stopping(options.scheduler, options.max_epochs)}",
         *fixed,
         f"machine  {places.max_concurrent} trials at a time, each on {places.cpus_per_trial} CPU{gpus}",
@@ -52,6 +52,12 @@ def _so_far(ledger: Ledger) -> list[str]:
     if not ledger.num_ended and not left:
         return []
     return [f"goes on  {ledger.num_ended} trials have ended, {left} go on, {ledger.spent_epochs} epochs were trained"]
+
+
+def _sampler(sampler: str, scheduler: str) -> str:
+    if sampler == "gp" and scheduler != "none":
+        return "gp, which learns from trials run in full only: where many are stopped it draws at random for long"
+    return sampler
 
 
 def _stopping(scheduler: str, max_epochs: int) -> str:

@@ -26,7 +26,8 @@ class Trials:
         curves: a row a trial and trained epoch: backbone, trial, epoch, value (the objective), every metric, seconds.
         configs: configuration of each (backbone, trial) that recorded one.
         params: what the sampler chose for each (backbone, trial).
-        spaces: for each backbone, every parameter that was asked for and what it may be.
+        spaces: for each backbone, every parameter that was asked for and what it may be, or could be before the
+            space was changed.
         dropped: in words, why backbones left a race, which gave the others their trials.
     """
 
@@ -83,10 +84,22 @@ def collect(studies: "Sequence[optuna.Study]") -> Trials:
             if isinstance(trial.user_attrs.get("config"), dict):
                 configs[backbone, trial.number] = trial.user_attrs["config"]
             for name, distribution in trial.distributions.items():
-                space[name] = distribution
+                space[name] = _widened(space.get(name), distribution)
                 kinds.setdefault(name, set()).update(_value_types(distribution))
     table = _trial_table(rows, [params[row["backbone"], row["trial"]] for row in rows], kinds)
     return Trials(tuple(spaces), table, _curve_table(curves), configs, params, spaces, dropped)
+
+
+def _widened(old: Any, new: Any) -> Any:
+    """A distribution with the values of both; the newer one where their kinds differ."""
+    import optuna
+
+    if old is None or type(old) is not type(new) or old == new:
+        return new
+    if isinstance(new, optuna.distributions.CategoricalDistribution):
+        return optuna.distributions.CategoricalDistribution(tuple(dict.fromkeys((*old.choices, *new.choices))))
+    step = new.step if old.step == new.step and old.low == new.low else (None if isinstance(new.low, float) else 1)
+    return type(new)(min(old.low, new.low), max(old.high, new.high), log=old.log and new.log, step=step)
 
 
 def _number(value: object) -> float:

@@ -4,6 +4,7 @@ Comparing trials that ran for different lengths would compare lengths. Failed tr
 repeat the configuration of another that is there.
 """
 
+import contextlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -97,18 +98,19 @@ def importances(findings: Findings, trials: Comparable) -> dict[str, float]:
     """
     import optuna
 
-    params = {number: findings.trials.params[trials.backbone, number] for number in trials.values}
-    space = findings.trials.spaces[trials.backbone]
-    varied = [name for name in space if len({repr(of[name]) for of in params.values() if name in of}) > 1]
-    if len(params) < 2 or not varied or len(set(trials.values.values())) < 2:
+    space, kept = findings.trials.spaces[trials.backbone], []
+    for number, value in trials.values.items():
+        params = findings.trials.params[trials.backbone, number]
+        distributions = {name: space[name] for name in params}
+        # A trial from before a parameter became one of another kind stands beside no others.
+        with contextlib.suppress(ValueError):
+            kept.append(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+    varied = [name for name in space if len({repr(one.params[name]) for one in kept if name in one.params}) > 1]
+    if not varied or len({one.value for one in kept}) < 2:
         return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="minimize" if findings.info.direction == "min" else "maximize")
-    for number, values in params.items():
-        distributions = {name: space[name] for name in values}
-        study.add_trial(
-            optuna.trial.create_trial(params=values, distributions=distributions, value=trials.values[number])
-        )
+    study.add_trials(kept)
     with warnings.catch_warnings():
         # Of few trials the page warns itself.
         warnings.filterwarnings("ignore", message="Some regimes for parameter")

