@@ -65,7 +65,6 @@ def test_only_the_weights_of_each_best_trial_are_kept_and_they_are_those_of_its_
         model, config, _ = load_model(path)
         measured = evaluate(model, SurveyData(survey), "val", config=config, runtime=Runtime(threads=1))
         assert measured["nll"] == pytest.approx(min(best.intermediate_values.values()), abs=1e-5)
-        assert measured["nll"] == pytest.approx(configs[name]["validation"]["nll"], abs=1e-5)
         ended = [one for one in study.get_trials() if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         assert min(min(one.intermediate_values.values()) for one in ended) == min(best.intermediate_values.values())
 
@@ -95,7 +94,7 @@ def test_the_report_agrees_with_the_studies(finished: tuple[Path, str]) -> None:
             assert rows.loc[one.number, "state"] == one.state.name
     page = (report / "report.md").read_text()
     assert "blobs" in page
-    assert "Validation NLL" in page
+    assert "validation NLL" in page
     assert "val_nll" not in page
     assert (report / "report.html").stat().st_size > 1000
 
@@ -146,7 +145,7 @@ def test_votes_are_searched_within_a_time_budget(tmp_path: Path) -> None:
     assert 1 <= len(trials) < 500
     # They would go on if the search were resumed.
     assert {one.state for one in trials} >= {TrialState.RUNNING}
-    assert "the time budget" in out
+    assert "time budget; go on with" in out
     metrics = json.loads((tmp_path / "runs" / "votes" / "report" / "best_configs.json").read_text())["one"]["test"]
     assert set(metrics) == {"rmse"}
     # Answering the middle for every fraction is off by more than this.
