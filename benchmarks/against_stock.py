@@ -11,9 +11,11 @@ time; they run at the same time, and change places from seed to seed, so that ot
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def stock_trial(params: dict[str, Any]) -> None:
     from search.space import load_space
 
     folder, data = Path(params.pop("folder")), Path(params.pop("data"))
-    config: TrainConfig = load_space(SPACE).space(optuna.trial.FixedTrial(params))
+    config: TrainConfig = load_space(SPACE).config(optuna.trial.FixedTrial(params))
     manifest, vary = Manifest.load(data), config.augment
     assert isinstance(vary, AugmentConfig)
     steps = [
@@ -93,6 +95,14 @@ def stock_trial(params: dict[str, Any]) -> None:
         tune.report({"val_nll": total / len(val.dataset)})  # type: ignore[arg-type]
 
 
+def define(constants: dict[str, str], trial: Any) -> dict[str, str]:
+    """Ask for one configuration, and pass on what is the same for all trials."""
+    from search.space import load_space
+
+    load_space(SPACE).config(trial)
+    return constants
+
+
 def stock_search(data: Path, folder: Path, out: Path, *, seconds: float, seed: int) -> None:
     """Run the stock search, and write when which value was reported."""
     import ray
@@ -102,11 +112,7 @@ def stock_search(data: Path, folder: Path, out: Path, *, seconds: float, seed: i
 
     from search.space import load_space
 
-    space = load_space(SPACE)
-
-    def define(trial: Any) -> dict[str, Any]:
-        space.space(trial)
-        return {"folder": str(folder.resolve()), "data": str(data.resolve())}
+    begin = time.monotonic()
 
     class Times(tune.Callback):  # type: ignore[misc]
         """Takes down when each result and each end came."""
@@ -119,7 +125,6 @@ def stock_search(data: Path, folder: Path, out: Path, *, seconds: float, seed: i
 
     rows: list[tuple[float, str, float]] = []
     ended: list[str] = []
-    begin = time.monotonic()
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, address="local")
     tuner = tune.Tuner(
         stock_trial,
@@ -129,7 +134,11 @@ def stock_search(data: Path, folder: Path, out: Path, *, seconds: float, seed: i
             num_samples=-1,
             time_budget_s=seconds,
             search_alg=OptunaSearch(
-                define, metric="val_nll", mode="min", seed=seed, points_to_evaluate=list(space.named)
+                partial(define, {"folder": str(folder.resolve()), "data": str(data.resolve())}),
+                metric="val_nll",
+                mode="min",
+                seed=seed,
+                points_to_evaluate=list(load_space(SPACE).named),
             ),
             scheduler=ASHAScheduler(max_t=MAX_EPOCHS, grace_period=1, reduction_factor=3),
         ),
@@ -172,9 +181,12 @@ def compare(data: Path, out: Path, *, minutes: float, seed: int, cores: tuple[in
     words += ["--num-trials", "100000", "--max-epochs", str(MAX_EPOCHS), "--time-budget", f"{minutes * 60:.0f}s"]
     words += ["--seed", str(seed), "--max-concurrent", "1", "--cpus-per-trial", "1", "--final-seeds", "1"]
     ours = start(words, cores[1], place / "ours.txt")
-    for name, process in (("stock", stock), ("ours", ours)):
-        if process.wait() != 0:
-            sys.exit(f"{name}: exit code {process.returncode}, expected 0: see {place / name}.txt")
+    if stock.wait() != 0:
+        sys.exit(f"stock: exit code {stock.returncode}, expected 0: see {place / 'stock.txt'}")
+    # Its search is over, too; its final training does not count.
+    ours.send_signal(signal.SIGTERM)
+    if ours.wait() not in (0, 128 + signal.SIGTERM):
+        sys.exit(f"ours: exit code {ours.returncode}, expected 0 or 143: see {place / 'ours.txt'}")
     assert folder.is_dir()
     record = json.loads((place / "stock.json").read_text(encoding="utf-8"))
     mine, num_mine = read_ours(place / "ours", seconds)

@@ -84,7 +84,6 @@ def test_trials_that_hang_or_die_are_ended_and_counted_and_the_others_go_on(surv
     assert "one trial 3: its worker died; it goes on after epoch 0" in out
 
 
-@pytest.mark.slow
 def test_memory_that_runs_out_halves_the_images_at_once_and_is_remembered(survey: Path, tmp_path: Path) -> None:
     words = ("--num-trials", "4", "--max-epochs", "1", "--max-concurrent", "1")
     code, _, err = run_planted(tmp_path, survey, LITTLE_MEMORY, *words)
@@ -112,7 +111,6 @@ def fill(path: Path) -> None:
             file.write(bytes(4096))
 
 
-@pytest.mark.slow
 def test_a_full_disk_pauses_the_search_until_there_is_room(survey: Path, tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(SPACE)
     mount(tmp_path / "runs", 16)

@@ -16,8 +16,6 @@ from search.study import load_studies
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
-pytestmark = pytest.mark.slow
-
 
 class Story:
     """A run, and what its trials were at the end of the last chapter."""
@@ -59,47 +57,31 @@ def same(before: list[FrozenTrial], after: list[FrozenTrial]) -> bool:
     return [facts(one) for one in before] == [facts(one) for one in after[: len(before)]]
 
 
-def test_more_trials(story: Story) -> None:
+def test_more_trials_and_longer_ones_and_another_space(story: Story) -> None:
     before = story.trials()
-    code, out, err = story.go_on("--num-trials", "+3")
+    shutil.copy(story.folder / "one.py", story.folder / "two.py")
+    words = ("--num-trials", "+3", "--max-epochs", "9", "--space", "two.py", "--time-budget", "5m")
+    code, out, err = story.go_on(*words)
     assert code == 0, err
-    after = story.trials()
-    assert same(before, after)
-    own = [one for one in after if FINALIST_OF not in one.user_attrs]
-    assert len(own) == 7
-    assert all(one.state in ENDED for one in after)
     assert "goes on" in out
-    assert story.options()["num_trials"] == 7
-
-
-def test_longer_trials_run_the_best_again_to_the_new_length(story: Story) -> None:
-    before = story.trials()
-    code, _, err = story.go_on("--max-epochs", "9")
-    assert code == 0, err
-    after = story.trials()
+    assert "best     two: " in out
+    assert json.loads((story.run_dir / "report" / "best_configs.json").read_text()).keys() == {"one", "two"}
+    assert (story.options()["num_trials"], story.options()["max_epochs"]) == (7, 9)
+    after, others = story.trials(), story.trials("two")
     assert same(before, after)
+    assert all(one.state in ENDED for one in (*after, *others))
+    assert sum(not {FINALIST_OF, PROMOTED_FROM} & one.user_attrs.keys() for one in after) == 7
+    assert sum(FINALIST_OF not in one.user_attrs for one in others) == 7
+    # The best is run again to the new length.
     promoted = [one for one in after if PROMOTED_FROM in one.user_attrs]
-    assert promoted
-    full = [one for one in before if one.state == TrialState.COMPLETE]
-    best = min(full, key=lambda one: one.value)
+    best = min((one for one in before if one.state == TrialState.COMPLETE), key=lambda one: one.value)
     assert promoted[0].user_attrs[PROMOTED_FROM] == best.number
     assert promoted[0].params == best.params
     assert promoted[0].user_attrs["config"]["epochs"] == 9
     assert max(promoted[0].intermediate_values) == 9
 
 
-def test_another_space(story: Story) -> None:
-    before = story.trials()
-    shutil.copy(story.folder / "one.py", story.folder / "two.py")
-    code, out, err = story.go_on("--space", "two.py", "--time-budget", "5m")
-    assert code == 0, err
-    assert same(before, story.trials())
-    own = [one for one in story.trials("two") if FINALIST_OF not in one.user_attrs]
-    assert len(own) == 7
-    assert "best     two: " in out
-    assert json.loads((story.run_dir / "report" / "best_configs.json").read_text()).keys() == {"one", "two"}
-
-
+@pytest.mark.slow
 def test_a_search_that_is_done_has_nothing_to_do(story: Story) -> None:
     before = story.trials()
     code, out, err = story.go_on()

@@ -17,8 +17,6 @@ from galaxy_models.training.survey import SurveyData
 from search.entry import FINALIST_OF
 from search.study import load_studies
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def finished(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
@@ -120,6 +118,8 @@ def test_the_terminal_says_how_it_went(finished: tuple[Path, str]) -> None:
     assert last == "report: runs/both/report/report.html"
 
 
+# The searches that are killed show as much.
+@pytest.mark.slow
 def test_one_worker_and_one_seed_give_the_same_numbers_bit_for_bit(survey: Path, tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(SPACE)
     records = []
@@ -136,7 +136,7 @@ def test_votes_are_searched_within_a_time_budget(tmp_path: Path) -> None:
     words = ("simulated", "150", "--recipe", "none", "--px", str(PX), "--out", "votes")
     assert run(tmp_path, *words, module="galaxy_models.data.convert")[0] == 0
     (tmp_path / "one.py").write_text(SPACE)
-    bounds = ("--num-trials", "500", "--time-budget", "12s")
+    bounds = ("--num-trials", "500", "--time-budget", "12s", "--final-seeds", "1")
     code, out, err = run(tmp_path, "--space", "one.py", "--data", "votes", "--name", "votes", *bounds)
     assert code == 0, err
     assert "test rmse" in out

@@ -1,5 +1,7 @@
 """The folder of a run stays small: its bound, whatever happens in a search."""
 
+import random
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -54,19 +56,20 @@ def test_a_run_without_files_has_nothing_to_sweep(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=10, deadline=None, derandomize=True, phases=[Phase.generate])
-@given(
-    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.1, 0.2, 0.3, 0.4])), min_size=20, max_size=60),
-    st.integers(1, 3),
-)
-def test_there_are_never_more_files_than_running_trials_and_the_best_need(
-    tmp_path_factory: pytest.TempPathFactory, events: list[tuple[int, float]], keep_top: int
-) -> None:
-    folder = tmp_path_factory.mktemp("run")
-    ledger = make_ledger(folder, names="a", num_trials=100, max_epochs=4, sampler="random")
+def play(folder: Path, events: Iterable[tuple[int, float]], *, num_running: int, keep_top: int, look_every: int) -> int:
+    """Let random running trials end an epoch with random values, and check the files; returns the trials that ended.
+
+    Args:
+        folder: the run's folder.
+        events: which of the running trials, and its value.
+        num_running: trials at a time.
+        keep_top: ended trials whose weights are kept.
+        look_every: after how many events the files are looked at.
+    """
+    ledger = make_ledger(folder, names="a", num_trials=100_000, max_epochs=4, sampler="random")
     account, running = ledger.accounts["a"], []
     for number, (place, value) in enumerate(events):
-        while len(running) < 3:
+        while len(running) < num_running:
             running.append(f"{number}-{len(running)}")
             ledger.start(running[-1])
         key = running[place]
@@ -78,6 +81,8 @@ def test_there_are_never_more_files_than_running_trials_and_the_best_need(
             running.remove(key)
         best = account.ranking[:keep_top]
         sweep(folder, "a", live=account.live, best=best)
+        if number % look_every:
+            continue
         weights = list((folder / "weights" / "a").iterdir())
         states = list((folder / "states" / "a").iterdir())
         assert len(states) <= len(account.live)
@@ -85,3 +90,21 @@ def test_there_are_never_more_files_than_running_trials_and_the_best_need(
         assert all(weights_path(folder, "a", kept.number, kept.best_epoch) in weights for kept in best)
         live = [kept for kept in account.live.values() if kept.best_epoch]
         assert all(weights_path(folder, "a", kept.number, kept.best_epoch) in weights for kept in live)
+    return len(account.ranking)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.1, 0.2, 0.3, 0.4])), min_size=20, max_size=60),
+    st.integers(1, 3),
+)
+def test_there_are_never_more_files_than_running_trials_and_the_best_need(
+    tmp_path_factory: pytest.TempPathFactory, events: list[tuple[int, float]], keep_top: int
+) -> None:
+    play(tmp_path_factory.mktemp("run"), events, num_running=3, keep_top=keep_top, look_every=1)
+
+
+def test_a_thousand_trials_leave_no_more_than_ten(tmp_path: Path) -> None:
+    draw = random.Random(0)  # noqa: S311
+    events = ((draw.randrange(10), draw.random()) for _ in range(2500))
+    assert play(tmp_path, events, num_running=10, keep_top=2, look_every=7) > 1000
