@@ -141,9 +141,9 @@ def whole_bytes(path: Path) -> int:
     with path.open("rb") as file:
         start = size
         while start > 0:
-            start = max(0, start - block)
+            stop, start = start, max(0, start - block)
             file.seek(start)
-            tail = file.read(block)[: size - start] + tail[: len(END_OF_EVENT)]
+            tail = file.read(stop - start) + tail[: len(END_OF_EVENT)]
             found = tail.rfind(END_OF_EVENT)
             if found >= 0:
                 return start + found + len(END_OF_EVENT)
