@@ -2,7 +2,8 @@
 
 The stock search is a function trainable with a plain float32 loop over torchvision's ImageFolder, `OptunaSearch` over
 the same space, and `ASHAScheduler`. Both get the same pixels: the folder's images are the shards' own, cut and shrunk
-beforehand, which is to the stock search's favour. Each has one processor, on which it is pinned, and one trial at a
+beforehand, which is to the stock search's favour. The configurations that the space file names are known to ours; with
+`--named` the stock search begins with them, too. Each has one processor, on which it is pinned, and one trial at a
 time; they run at the same time, and change places from seed to seed, so that other work on the machine touches both.
 
     python benchmarks/against_stock.py --data shards/gz1 --out /tmp/stock --minutes 10 --seeds 3
@@ -103,7 +104,7 @@ def define(constants: dict[str, str], trial: Any) -> dict[str, str]:
     return constants
 
 
-def stock_search(data: Path, folder: Path, out: Path, *, seconds: float, seed: int) -> None:
+def stock_search(data: Path, folder: Path, out: Path, *, seconds: float, seed: int, named: bool) -> None:
     """Run the stock search, and write when which value was reported."""
     import ray
     from ray import tune
@@ -138,7 +139,7 @@ def stock_search(data: Path, folder: Path, out: Path, *, seconds: float, seed: i
                 metric="val_nll",
                 mode="min",
                 seed=seed,
-                points_to_evaluate=list(load_space(SPACE).named),
+                points_to_evaluate=list(load_space(SPACE).named) if named else None,
             ),
             scheduler=ASHAScheduler(max_t=MAX_EPOCHS, grace_period=1, reduction_factor=3),
         ),
@@ -170,13 +171,16 @@ def start(words: list[str], core: int, log: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(["taskset", "-c", str(core), sys.executable, *words], stdout=file, stderr=file)
 
 
-def compare(data: Path, out: Path, *, minutes: float, seed: int, cores: tuple[int, int]) -> dict[str, float]:
+def compare(
+    data: Path, out: Path, *, minutes: float, seed: int, cores: tuple[int, int], named: bool
+) -> dict[str, float]:
     """Run both with one seed."""
     folder, seconds = out / "folders", minutes * 60
     place = out / f"seed-{seed}"
     place.mkdir(parents=True)
     common = ["--data", str(data), "--out", str(place), "--minutes", str(minutes), "--seed", str(seed)]
-    stock = start([__file__, "--stock", *common], cores[0], place / "stock.txt")
+    helped = ["--named"] if named else []
+    stock = start([__file__, "--stock", *common, *helped], cores[0], place / "stock.txt")
     words = ["-m", "search.run", "--space", str(SPACE), "--data", str(data), "--runs-dir", str(place), "--name", "ours"]
     words += ["--num-trials", "100000", "--max-epochs", str(MAX_EPOCHS), "--time-budget", f"{minutes * 60:.0f}s"]
     words += ["--seed", str(seed), "--max-concurrent", "1", "--cpus-per-trial", "1", "--final-seeds", "1"]
@@ -213,11 +217,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--named", action="store_true", help="let the stock search begin with the space's named ones")
     parser.add_argument("--stock", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.stock:
-        stock_search(asked.data, asked.out.parent / "folders", asked.out, seconds=asked.minutes * 60, seed=asked.seed)
+        folder, seconds = asked.out.parent / "folders", asked.minutes * 60
+        stock_search(asked.data, folder, asked.out, seconds=seconds, seed=asked.seed, named=asked.named)
         return
     asked.out.mkdir(parents=True)
     write_folders(asked.data, asked.out / "folders")
@@ -225,7 +231,7 @@ def main() -> None:
     rows = []
     for seed in range(asked.seeds):
         order = (cores[seed % 2], cores[1 - seed % 2])
-        rows.append(compare(asked.data, asked.out, minutes=asked.minutes, seed=seed, cores=order))
+        rows.append(compare(asked.data, asked.out, minutes=asked.minutes, seed=seed, cores=order, named=asked.named))
         print(pd.DataFrame(rows).to_string(index=False), flush=True)
 
 
