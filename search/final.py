@@ -5,6 +5,7 @@ network. Test galaxies are seen here, and in `search.evaluate`, only.
 """
 
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ import ray
 
 from galaxy_models.config import TrainConfig
 from galaxy_models.data.manifest import Manifest
+from galaxy_models.errors import GalaxyError
 from galaxy_models.seeds import derive_seed
 from search.finalist import FinalJob, FinalSetting, is_done
 from search.results import PREDICTIONS_NAME, RESULT_NAME, FinalRun, load_result
@@ -111,6 +113,7 @@ def retrain_finalists(
     """
     digest = Manifest.load(setting.data).digest
     results: dict[FinalJob, FinalRun] = {}
+    _remove_others(jobs, setting)
     for job in jobs:
         folder = setting.folder(job)
         if is_done(job, setting, digest):
@@ -136,6 +139,23 @@ def retrain_finalists(
     for reference in waiting:
         ray.cancel(reference, force=True)
     return [results[job] for job in jobs if job in results]
+
+
+def _remove_others(jobs: Sequence[FinalJob], setting: FinalSetting) -> None:
+    """Remove what an earlier session retrained of other configurations; further seeds of the same ones stay."""
+    folders = {setting.folder(job) for job in jobs}
+    configs = {(job.backbone, job.rank, replace(job.config, seed=0)) for job in jobs}
+    for backbone in {job.backbone for job in jobs}:
+        for folder in setting.folder_of(backbone).glob("config-*-seed-*"):
+            if folder in folders:
+                continue
+            try:
+                found = load_result(folder / RESULT_NAME)
+                key = found.backbone, found.rank, replace(TrainConfig.from_dict(found.config), seed=0)
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, GalaxyError):
+                key = None
+            if key not in configs:
+                shutil.rmtree(folder)
 
 
 def _collect(reference: Any, job: FinalJob, setting: FinalSetting, deaths: Counter[FinalJob]) -> FinalRun | None:

@@ -7,7 +7,7 @@ from typing import Any
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import WeightsError
 from galaxy_models.task import Direction
-from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, final_folder, load_result
+from search.results import FINAL, PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, final_folder, load_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,10 @@ class FinalSetting:
     weights_dir: Path | None
     metric: str
     direction: Direction
+
+    def folder_of(self, backbone: str) -> Path:
+        """Where the retrainings of a backbone lie."""
+        return self.run_dir / FINAL / backbone
 
     def folder(self, job: FinalJob) -> Path:
         """Where a retraining's files lie."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -60,6 +61,8 @@ def _run(job: Job, session: Session, console: Console, received: Sequence[int]) 
         opening.say(console, opening.lines(job, ledger))
         ended = run_experiment(job, ledger, console=console, received=received)
         finals = [] if received or ended.fault else _retrain(job, ledger, console, received)
+        if received and not ended.cut_short:
+            ended = replace(ended, cut_short="interrupted in the final evaluation")
         notes = _notes(ended, finals)
         code = 128 + received[0] if received else 0
         session.end(elapsed_s=ended.elapsed_s, reason=ended.cut_short, exit_code=code, notes=notes)

@@ -9,6 +9,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from search.errors import RunError
+
 FINAL = "final"
 RESULT_NAME = "result.json"
 WEIGHTS_NAME = "weights.safetensors"
@@ -36,8 +38,8 @@ class FinalRun:
         metrics_tta: the same on `test`, with answers averaged over the eight symmetries.
         num_parameters: parameters of the network.
         flops: floating-point operations to answer for one image; None where they could not be counted.
-        images_per_s: galaxies answered in a second, without averaging.
-        memory_mb: peak memory while answering: of the GPU if one was used, else of the process; None = unknown.
+        images_per_s: training galaxies answered in a second, without averaging; other trainings may run beside it.
+        memory_mb: peak memory while answering; None = unknown.
         failure: why there are no metrics; empty if all went well.
     """
 
@@ -82,8 +84,20 @@ def save_result(run_dir: Path, result: FinalRun) -> None:
 
 
 def load_results(run_dir: Path) -> list[FinalRun]:
-    """Read all finished retrainings of a run, ordered by backbone, rank and seed."""
-    found = [load_result(path) for path in sorted((run_dir / FINAL).glob(f"*/*/{RESULT_NAME}"))]
+    """Read all finished retrainings of a run, ordered by backbone, rank and seed.
+
+    Raises:
+        RunError: one is damaged.
+    """
+    found = []
+    for path in sorted((run_dir / FINAL).glob(f"*/*/{RESULT_NAME}")):
+        try:
+            found.append(load_result(path))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{path}: damaged ({type(error).__name__}: {error}), expected the result of a final training: remove "
+                "its folder and --resume the run, which trains it again"
+            ) from None
     return sorted(found, key=lambda one: (one.backbone, one.rank, one.seed_index))
 
 

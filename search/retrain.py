@@ -55,7 +55,16 @@ class _Progress:
 
 
 class NoResultError(Exception):
-    """A training that came to its end and left nothing to evaluate; its message says why."""
+    """A training that came to its end and left nothing to evaluate; its message says why.
+
+    Args:
+        words: why.
+        progress: how far it came.
+    """
+
+    def __init__(self, words: str, progress: _Progress) -> None:
+        super().__init__(words)
+        self.progress = progress
 
 
 def attempt(job: FinalJob, setting: FinalSetting) -> FinalRun:
@@ -107,7 +116,9 @@ def retrain(job: FinalJob, setting: FinalSetting) -> FinalRun:
     try:
         result = _evaluate(job, setting, survey, runtime, _train(job, setting, survey, runtime))
     except NoResultError as error:
-        result = job.result(failure=str(error))
+        # No other command shall take them for a network that was evaluated.
+        (folder / WEIGHTS_NAME).unlink(missing_ok=True)
+        result = job.result(failure=str(error), epochs=error.progress.epochs, seconds=error.progress.seconds)
     save_result(setting.run_dir, result)
     (folder / STATE_NAME).unlink(missing_ok=True)
     return result
@@ -122,16 +133,20 @@ def _train(job: FinalJob, setting: FinalSetting, survey: "SurveyData", runtime: 
     identity = {"config": job.config.to_dict(), "survey_digest": survey.manifest.digest}
     trainer = Trainer(job.config, survey, runtime=runtime)
     progress = _resume(trainer, folder / STATE_NAME, identity)
+    if not progress.epochs:
+        # Of another configuration or survey.
+        (folder / WEIGHTS_NAME).unlink(missing_ok=True)
     while trainer.epoch < job.config.epochs:
         metrics = trainer.run_epoch()
         if metrics["diverged"]:
-            raise NoResultError(f"training diverged in epoch {metrics['epoch']:.0f}: loss or answers are not finite")
+            words = f"training diverged in epoch {metrics['epoch']:.0f}: loss or answers are not finite"
+            raise NoResultError(words, progress)
         if progress.note(metrics, setting):
             trainer.save_weights(folder / WEIGHTS_NAME)
         # After the weights: an attempt that dies in between does this epoch again, and writes the same weights.
         save_state(folder / STATE_NAME, {"trainer": trainer.state_dict(), "progress": vars(progress), **identity})
     if not progress.best_epoch:
-        raise NoResultError(f"val_{setting.metric} was never a finite number")
+        raise NoResultError(f"val_{setting.metric} was never a finite number", progress)
     return progress
 
 

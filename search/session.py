@@ -40,6 +40,7 @@ class Session:
         """
         now = describe_search(plan)
         sessions, fresh, kept = [], options.resume is None, options.to_json()
+        record: dict[str, Any] = {}
         if not fresh:
             record = load_record(run_dir)
             # New bounds are kept by `describe`, once it is known that the search can go on with them.
@@ -57,7 +58,8 @@ class Session:
             {"command": options.command, "started": _now(), "ended": "", "elapsed_s": None, "reason": "",
              "exit_code": None, "accepted_changes": [] if fresh else found, "journal_bytes": None}
         )  # fmt: skip
-        record = {"schema_version": SCHEMA_VERSION, "name": run_dir.resolve().name, **now, "sessions": sessions}
+        # What `describe` adds stays that of the session before until this one gets as far.
+        record |= {"schema_version": SCHEMA_VERSION, "name": run_dir.resolve().name, **now, "sessions": sessions}
         record |= {"command": sessions[0]["command"], "options": kept, "notes": []}
         keep_spaces(run_dir, plan)
         session = cls(run_dir, record)

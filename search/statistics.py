@@ -6,6 +6,7 @@ number of galaxies give the same draws, so that two networks' replicates are pai
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -107,38 +108,55 @@ def wilson_interval(share: float, num_items: float, *, level: float = LEVEL) -> 
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def paired_p_value(replicates: ArrayLike, difference: float) -> float:
-    """Two-sided p-value of a difference from its paired bootstrap replicates.
+@dataclass(frozen=True)
+class Spread:
+    """What one source of chance does to a difference.
 
-    The replicates, shifted to have no difference, say how large a difference chance alone makes.
+    Attributes:
+        error: standard error of the difference that it makes; at least 0.
+        num_drawn: of how many independent draws that was estimated; at least 2.
+    """
+
+    error: float
+    num_drawn: int
+
+
+def difference_p_value(difference: float, spreads: Sequence[Spread]) -> float:
+    """Two-sided p-value of a difference that several independent sources of chance can make, by Welch's t test.
 
     Args:
-        replicates: (B,) differences on resampled galaxies, both networks on the same draws.
         difference: the one that was observed.
+        spreads: of each source.
 
     Returns:
-        (1 + number of shifted replicates at least as far from 0) / (1 + B), never 0; NaN without a finite difference.
+        Chance of a difference at least as large if there is none; NaN where something is not finite. Without any
+        spread it is 1 for no difference and 0 for another.
 
     Source:
-        Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 16; Davison & Hinkley 1997, section 4.2.
+        Welch 1947, Biometrika 34, 28; degrees of freedom after Satterthwaite 1946, Biometrics Bulletin 2, 110.
     """
-    values = np.asarray(replicates, dtype=np.float64)
-    if not math.isfinite(difference) or not np.isfinite(values).all() or not len(values):
+    from scipy.special import stdtr
+
+    variances = [one.error**2 for one in spreads]
+    total = math.fsum(variances)
+    if not math.isfinite(difference) or not math.isfinite(total):
         return math.nan
-    # A tolerance, since shifted replicates that equal the difference in theory miss it by a rounding.
-    far = np.abs(values - difference) >= abs(difference) - 1e-12
-    return float((1 + far.sum()) / (1 + len(values)))
+    if total == 0:
+        return 1.0 if difference == 0 else 0.0
+    parts = math.fsum(one**2 / (of.num_drawn - 1) for one, of in zip(variances, spreads, strict=True))
+    return min(1.0, 2 * float(stdtr(total**2 / parts, -abs(difference) / math.sqrt(total))))
 
 
-def mcnemar_p_value(num_first: int, num_second: int) -> float:
-    """Exact two-sided McNemar test: do two networks err equally often on the galaxies where they differ?
+def sign_p_value(num_first: int, num_second: int) -> float:
+    """Exact two-sided sign test: is one network better as often as the other, on the galaxies where they differ?
 
     Args:
         num_first: galaxies on which the first alone is right, or does better.
         num_second: those on which the second is.
 
     Returns:
-        Probability, with a fair coin, of a split at least as uneven; 1 where they never differ.
+        Probability, with a fair coin, of a split at least as uneven; 1 where they never differ. For right and wrong
+        answers of two networks it is McNemar's test.
 
     Source:
         McNemar 1947, Psychometrika 12, 153, with the exact binomial distribution.

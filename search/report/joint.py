@@ -4,7 +4,7 @@ Numbers are compared where they are of the same test galaxies, and nowhere else.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from search.report import numbers, verdict
@@ -67,7 +67,7 @@ def joint_page(runs: Sequence[Findings], surveys: Sequence[tuple[Findings, list[
         title=f"Galaxy Search: {counted(len(runs), 'run')}",
         subtitle=f"{listed(tuple(labels))} · {counted(len(surveys), 'survey')}",
         answer=tuple(f"{_survey_name(one)}: {_answer(one, members)}" for one, members in surveys),
-        cautions=_cautions([one for one, _ in surveys]),
+        cautions=_cautions(surveys, dict(zip(map(id, runs), labels, strict=True))),
         sections=(*sections, Section("runs", "The runs", (_runs(runs, labels),))),
     )
 
@@ -136,7 +136,7 @@ def _survey(one: Findings, runs: Sequence[Findings]) -> tuple[Block, ...]:
     text = f"Digest {one.info.survey_digest[:19]}…; {counted(len(runs), 'run')} of this survey. {order}".strip()
     blocks: list[Block | None] = [
         Paragraph(text),
-        scores.comparison(one),
+        scores.comparison(one, ordered=not _mixed(runs)),
         scores.questions(one),
         Figures(tuple(dataclasses.replace(item, key=f"{item.key}-{_key(one)}") for item in drawn)) if drawn else None,
         scores.pairs(one),
@@ -148,17 +148,19 @@ def _key(one: Findings) -> str:
     return "".join(letter for letter in one.info.survey_digest[-8:] if letter.isalnum())
 
 
-def _cautions(surveys: Sequence[Findings]) -> tuple[str, ...]:
-    found = []
+def _cautions(surveys: Sequence[tuple[Findings, Sequence[Findings]]], labels: Mapping[int, str]) -> tuple[str, ...]:
+    """What weakens the answers: of the runs together, then of each by its label."""
+    found: list[str] = []
     if len(surveys) > 1:
         found.append(
             f"These runs are of {len(surveys)} surveys with different test galaxies. Their numbers stand in separate "
             "tables and are not ranked together: a higher score may only mean easier galaxies."
         )
-    simulated = tuple(one.info.survey for one in surveys if one.info.simulated)
-    if simulated:
-        found.append(f"The sky of {listed(simulated)} is simulated: its numbers say little of real galaxies.")
-    return (*found, *(problem for one in surveys for problem in one.evidence.problems))
+    for one, runs in surveys:
+        own = [f"{labels[id(run)]}: {words}" for run in runs for words in verdict.cautions(run)]
+        known = {words for run in runs for words in run.evidence.problems}
+        found += [*own, *(words for words in one.evidence.problems if words not in known)]
+    return tuple(dict.fromkeys(found))
 
 
 def _runs(runs: Sequence[Findings], labels: Sequence[str]) -> Table:

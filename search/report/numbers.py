@@ -1,5 +1,6 @@
 """The numbers behind the page, as tables to be read by machine."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from search.report.evidence.classes import Reliability, class_reliability, confu
 from search.report.evidence.scores import NUM_BINS
 from search.report.figures.results import cost_of
 from search.report.findings import Findings
+from search.report.tables.cost import STATES, hours, time_spent
 from search.report.tables.scores import question_rmse, searched_value
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ def all_tables(findings: Findings, judged: Judged) -> "dict[str, pd.DataFrame]":
     return {
         "scores": score_table(findings),
         "costs": cost_table(findings),
+        "time": time_table(findings),
+        "classes": class_table(findings),
         "pairs": pair_table(findings),
         "selection": selection_table(findings),
         "questions": question_table(findings),
@@ -51,12 +55,37 @@ def score_table(findings: Findings) -> "pd.DataFrame":
 
 
 def cost_table(findings: Findings) -> "pd.DataFrame":
-    """A row a backbone: what its network costs."""
+    """A row a backbone: what its network costs, and what its search did."""
     import pandas as pd
 
-    keys = ("num_parameters", "flops", "images_per_s", "memory_mb")
-    rows = [(name, *(cost_of(one, key) for key in keys)) for name, one in findings.standings.items()]
-    return pd.DataFrame(rows, columns=["backbone", "num_parameters", "gflops", "images_per_s", "memory_mb"])
+    keys, own = ("num_parameters", "flops", "images_per_s", "memory_mb"), findings.own_trials
+    rows = []
+    for name in findings.order:
+        standing = findings.standings.get(name)
+        known = [cost_of(standing, key) if standing else math.nan for key in keys]
+        trials = own[own["backbone"] == name]
+        states = [int((trials["state"] == state).sum()) for state in STATES]
+        rows.append((name, *known, len(trials), *states, int(trials["epochs"].sum()), hours(findings, name)))
+    columns = ["backbone", "num_parameters", "gflops", "images_per_s", "memory_mb", "trials", *STATES.values(),
+               "epochs", "gpu_hours" if findings.info.gpus_per_trial else "cpu_hours"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def time_table(findings: Findings) -> "pd.DataFrame":
+    """A row a backbone: the seconds it took, by what they went into."""
+    import pandas as pd
+
+    rows = [{"backbone": name, **time_spent(findings, name)} for name in findings.trials.backbones]
+    return pd.DataFrame(rows).rename(columns=lambda name: name if name == "backbone" else f"{name}_s")
+
+
+def class_table(findings: Findings) -> "pd.DataFrame":
+    """A row a class and split: its galaxies; empty for votes."""
+    import pandas as pd
+
+    counts, names = findings.info.class_counts, findings.info.task.names
+    rows = [(name, split, number) for split, of in counts.items() for name, number in zip(names, of, strict=False)]
+    return pd.DataFrame(rows, columns=["class", "split", "galaxies"])
 
 
 def pair_table(findings: Findings) -> "pd.DataFrame":
@@ -64,8 +93,8 @@ def pair_table(findings: Findings) -> "pd.DataFrame":
     import pandas as pd
 
     columns = [
-        "first", "second", "difference", "low", "high", "first_better", "second_better", "p_bootstrap", "p_mcnemar",
-        "p_adjusted", "seed_error", "differs",
+        "first", "second", "difference", "low", "high", "first_better", "second_better", "galaxy_error",
+        "seed_error", "p_value", "p_adjusted", "p_sign", "differs",
     ]  # fmt: skip
     rows = [tuple(getattr(pair, name) for name in columns) for pair in findings.pairs]
     return pd.DataFrame(rows, columns=columns)

@@ -86,13 +86,11 @@ def _differences(findings: Findings) -> tuple[Block, ...]:
         f"{counted(len(differ), 'pair')} of {len(findings.pairs)} {'differs' if len(differ) == 1 else 'differ'} in "
         f"{score} beyond chance, the better named first: {'; '.join(words)}."
         if differ
-        else f"No pair differs in {score} beyond chance: on these test galaxies all of them tie."
+        else f"No pair differs in {score} beyond chance on these test galaxies; that does not make them equal."
     )
-    seeds = [
-        f"{pair.first} and {pair.second}" for pair in findings.pairs if pair.within_seeds and pair.p_adjusted < 0.05
-    ]
-    if seeds:
-        text += f" Other seeds alone could have made the difference of {'; '.join(seeds)}: not counted."
+    unknown = [f"{pair.first} and {pair.second}" for pair in findings.pairs if not pair.seeds_known]
+    if unknown:
+        text += f" What another seed would change is not known of {'; '.join(unknown)}: chance among galaxies alone."
     return (Paragraph(text), table)
 
 
@@ -254,8 +252,8 @@ def _reproduce(findings: Findings) -> tuple[Block, ...]:
         Table("What the run was made of", ("", "Value"), groups, text_columns=1),
         Paragraph(
             "The numbers behind this page are beside it: trials.parquet has a row a trial, curves.parquet a row a "
-            "trial and epoch, scores.csv, costs.csv, pairs.csv, selection.csv, questions.csv, confusion.csv, "
-            "calibration.csv, importances.csv and transfer.csv what the tables and pictures above show, "
+            "trial and epoch, scores.csv, costs.csv, time.csv, classes.csv, pairs.csv, selection.csv, questions.csv, "
+            "confusion.csv, calibration.csv, importances.csv and transfer.csv what the tables and pictures above show, "
             "best_configs.json each backbone's best configuration with its scores. Trials that run side by side end in "
             "an order that the machine decides, so a repeated search may propose others."
         ),
@@ -275,7 +273,7 @@ def _sessions(findings: Findings) -> Table | None:
                     one.started,
                     one.ended or "not ended",
                     duration(one.elapsed_s) if math.isfinite(one.elapsed_s) else "unknown",
-                    one.reason or "all was done",
+                    one.reason or ("all was done" if one.ended else "unknown: it runs, or was killed"),
                 ),
             ),
         )

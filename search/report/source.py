@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from search.errors import RunError
 from search.report.collect import Trials, collect
 from search.report.evidence.pairs import compare
 from search.report.evidence.standing import gather
@@ -29,14 +28,7 @@ def found_in(run_dir: Path, info: RunInfo, trials: Trials) -> Findings:
     Raises:
         RunError: a result is damaged.
     """
-    try:
-        results = load_results(run_dir)
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{run_dir / 'final'}: found a damaged result ({error}), expected the final evaluation's: remove it, then "
-            "run the final evaluation again"
-        ) from None
-    evidence = gather(run_dir, results, info)
+    evidence = gather(run_dir, load_results(run_dir), info)
     return Findings(
         run_dir=run_dir, info=info, trials=trials, evidence=evidence, pairs=compare(evidence.standings, info)
     )

@@ -1,6 +1,7 @@
 """What a search found, in sentences no stronger than its numbers."""
 
 import math
+from collections.abc import Sequence
 
 from search.report.blocks import counted, duration, listed, percent
 from search.report.evidence.pairs import Pair
@@ -45,7 +46,7 @@ def which(findings: Findings) -> str:
         better = listed(tuple(f"{name} ({_short(findings, name)})" for name in ahead))
         return (
             f"No backbone can be named the best: {leader.backbone} leads on the validation split and {_does(findings)} "
-            f"{good} {_of(findings, galaxies)}, but on those {better} did better, beyond chance."
+            f"{good} {_of(findings, galaxies)}, but on those {better} did better, {_beyond(differing)}."
         )
     if unpaired:
         rest = listed(tuple(f"{name} ({_short(findings, name)})" for name in unpaired))
@@ -54,19 +55,26 @@ def which(findings: Findings) -> str:
             f"whether it beats {rest} beyond chance cannot be said, since answers for single galaxies are missing."
         )
     if ties:
-        names = listed(tuple(f"{one.backbone} ({_short(findings, one.backbone)})" for one in (leader, *ties)))
+        names = listed(tuple(f"{one.backbone} ({_short(findings, one.backbone)})" for one in ties))
         worse = [pair.second for pair in differing]
         behind = f"; {listed(tuple(worse))} {'does' if len(worse) == 1 else 'do'} worse" if worse else ""
         return (
-            f"{names} tie: on {galaxies} their {_word(findings)} does not differ beyond chance{behind} "
-            f"({leader.backbone} leads on the validation split)."
+            f"{leader.backbone} ({_short(findings, leader.backbone)}) leads on the validation split, but on {galaxies} "
+            f"{names} cannot be told from it by {_word(findings)}{behind}."
         )
     first = min(differing, key=lambda pair: pair.difference)
     return (
         f"{leader.backbone} does best: it {_does(findings)} {good} {_of(findings, galaxies)}, ahead of "
         f"{'all others, the next being ' if len(others) > 1 else ''}{first.second} ({_short(findings, first.second)}), "
-        "beyond chance."
+        f"{_beyond(differing)}."
     )
+
+
+def _beyond(pairs: Sequence[Pair]) -> str:
+    """Beyond what chance a difference is."""
+    if all(pair.seeds_known for pair in pairs):
+        return "beyond chance"
+    return "beyond chance among galaxies; what another seed would change is not known"
 
 
 def _pair(findings: Findings, first: Standing, second: Standing) -> Pair | None:
@@ -202,7 +210,10 @@ def _small_splits(findings: Findings) -> list[str]:
             found.append(f"Only {num_galaxies} of the galaxies {use}: each of them moves the scores.")
         absent = tuple(name for name, count in zip(info.task.names, counts, strict=False) if not count)
         if absent:
-            found.append(f"No {listed(absent)} is among the galaxies that {use}: means over classes leave it out.")
+            found.append(
+                f"No {listed(absent)} is among the galaxies that {use}: balanced accuracy and AUROC leave it out; "
+                "precision, recall and F1 count it as 0 where it is answered."
+            )
     return found
 
 
@@ -228,6 +239,13 @@ def _seeds(findings: Findings) -> list[str]:
 
 
 def _near_baseline(findings: Findings) -> list[str]:
+    worst = findings.info.baseline_rmse
+    if worst is not None:
+        near = [
+            backbone for backbone, one in findings.standings.items() if not one.estimate("test", "rmse").high < worst
+        ]
+        mean = "the mean of the training galaxies"
+        return [f"Not clearly better than always answering {mean}: {listed(tuple(near))}."] if near else []
     if findings.majority is None:
         return []
     name, share = findings.majority

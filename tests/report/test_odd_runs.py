@@ -45,7 +45,10 @@ def test_a_class_that_no_test_galaxy_has_gets_no_recall_and_is_named(tmp_path: P
     sizes = {"train": 800, "val": 100, "test": 360}
     study = make_study("cnn", [make_trial([0.5])])
     text = text_of(make_findings(tmp_path, [study], class_counts=counts, split_sizes=sizes))
-    assert "No edge\\_on is among the galaxies that gave the final scores: means over classes leave it out." in text
+    assert (
+        "No edge\\_on is among the galaxies that gave the final scores: balanced accuracy and AUROC leave it out"
+        in text
+    )
     (row,) = [line for line in text.splitlines() if line.startswith("| edge\\_on | 0 | ")]
     assert row.split(" | ")[3] == DASH
 

@@ -108,11 +108,11 @@ def test_pairs_are_counted_galaxy_by_galaxy(tmp_path: Path) -> None:
     write_exact(tmp_path, "b", 340, nll=0.5)
     table = scores.pairs(make_findings(tmp_path, [make_study("a", []), make_study("b", [])]))
     assert table is not None
-    ((header, ((verdict, lead, seeds, first, second, bootstrap, adjusted, mcnemar),)),) = table.groups
+    ((header, ((verdict, lead, _, seeds, first, second, p_value, adjusted, sign),)),) = table.groups
     assert (header, verdict, first, second, seeds) == ("a, b", "differ", "20", "0", DASH)
     assert lead.startswith("+5.0\n+")
     # Twenty of twenty: 2 / 2^20.
-    assert (bootstrap, adjusted, mcnemar) == ("< 0.001",) * 3
+    assert (p_value, adjusted, sign) == ("< 0.001",) * 3
     assert scores.pairs(make_findings(tmp_path / "none", [])) is None
 
 

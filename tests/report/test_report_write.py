@@ -24,7 +24,7 @@ from search.report.write import write_findings
 
 NASTY = "<script>alert(1)</script>|\"'`*\n# x & \\ $y$"
 FILES = {
-    "report.html", "report.md", "best_configs.json", "trials.parquet", "curves.parquet", "scores.csv", "costs.csv",
+    "report.html", "report.md", "best_configs.json", "trials.parquet", "curves.parquet", "scores.csv", "costs.csv", "time.csv", "classes.csv",
     "pairs.csv", "selection.csv", "questions.csv", "confusion.csv", "calibration.csv", "importances.csv",
     "transfer.csv", "figures",
 }  # fmt: skip
@@ -194,7 +194,10 @@ def test_the_seeds_there_are_make_the_report(tmp_path: Path) -> None:
     [
         (lambda run: (run / "study.journal").unlink(), r"study\.journal: no such file"),
         (lambda run: (run / "run.json").unlink(), r"found no run\.json"),
-        (lambda run: next(run.glob("final/*/*/result.json")).write_text("{}"), "found a damaged result"),
+        (
+            lambda run: next(run.glob("final/*/*/result.json")).write_text("{}"),
+            "damaged .KeyError: .metrics.*result of a final",
+        ),
     ],
 )
 def test_a_damaged_run_is_named(tmp_path: Path, harm: Any, message: str) -> None:

@@ -13,6 +13,9 @@ from search.results import PREDICTIONS_NAME
 
 Floats = NDArray[np.float32]
 
+# Without its files a retraining counts as not done.
+_REMEDY = ": remove its folder and --resume the run, which evaluates it again"
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -50,28 +53,32 @@ def read_answers(folder: Path, task: Task) -> Answers:
 
     path = folder / PREDICTIONS_NAME
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file, expected the retraining's answers{_REMEDY}")
     try:
         table = pq.read_table(path, filters=[("split", "==", "test")])
         return _answers(path, table, task)
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{path}: damaged: {' '.join(str(error).split()):.160}") from None
+        words = " ".join(str(error).split())
+        raise DataError(f"{path}: damaged ({words:.160}), expected the retraining's answers{_REMEDY}") from None
 
 
 def _answers(path: Path, table: Any, task: Task) -> Answers:
     if not table.num_rows:
-        raise DataError(f"{path}: no row of the split 'test'")
+        raise DataError(f"{path}: found no row of the split 'test', expected one a test galaxy{_REMEDY}")
     ids = np.array(table.column("id").to_pylist(), dtype=object)
     order = np.argsort(ids.astype(str), kind="stable")
     if task.kind == "classes":
         targets = table.column("target").to_numpy().astype(np.int64)
         if targets.min() < 0 or targets.max() >= task.num_outputs:
-            raise DataError(f"{path}: classes from {targets.min()} to {targets.max()}, of {task.num_outputs}")
+            raise DataError(
+                f"{path}: found classes from {targets.min()} to {targets.max()}, expected 0 to {task.num_outputs - 1}"
+                f"{_REMEDY}"
+            )
     else:
         targets = _matrix(table, "target_", task)
     outputs = _matrix(table, "p_", task)
     if not np.isfinite(outputs).all():
-        raise DataError(f"{path}: answers that are not finite")
+        raise DataError(f"{path}: found answers that are not finite, expected numbers{_REMEDY}")
     averaged = None
     if f"tta_{task.names[0]}" in table.column_names:
         averaged = _matrix(table, "tta_", task)[order]

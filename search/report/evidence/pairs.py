@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from search.report.evidence.standing import Standing, bootstrap_seed
 from search.report.run_info import RunInfo
-from search.statistics import holm, mcnemar_p_value, paired_p_value, percentile_interval, resampled_means
+from search.statistics import Spread, difference_p_value, holm, percentile_interval, resampled_means, sign_p_value
 
-# A difference is one if chance among galaxies makes it less often than this, all pairs considered,
+# A difference is one if chance, among galaxies and seeds, makes it less often than this, all pairs considered.
 SIGNIFICANCE = 0.05
-# and if it is more than this many standard errors over seeds.
-SEED_ERRORS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +29,12 @@ class Pair:
         high: upper bound.
         first_better: galaxies that the first answers better, averaged over seeds.
         second_better: galaxies that the second does.
-        p_bootstrap: of the paired bootstrap.
-        p_mcnemar: of the exact McNemar test on those galaxies.
-        p_adjusted: `p_bootstrap` after Holm, for the number of pairs.
+        galaxy_error: standard error of the difference over galaxies, of the paired bootstrap.
         seed_error: standard error of the difference over seeds; NaN where one has a single seed.
+        p_value: chance of a difference as large, from both errors; from galaxies alone where seeds are unknown.
+        p_adjusted: `p_value` after Holm, for the number of pairs.
+        p_sign: of the exact sign test on the galaxies that one answers better; for classes and a single seed this is
+            McNemar's test.
     """
 
     first: str
@@ -44,20 +44,21 @@ class Pair:
     high: float
     first_better: int
     second_better: int
-    p_bootstrap: float
-    p_mcnemar: float
+    galaxy_error: float
+    seed_error: float
+    p_value: float
+    p_sign: float
     p_adjusted: float = math.nan
-    seed_error: float = math.nan
-
-    @property
-    def within_seeds(self) -> bool:
-        """Whether other seeds alone could have made the difference; unknown seeds do not say so."""
-        return abs(self.difference) <= SEED_ERRORS * self.seed_error
 
     @property
     def differs(self) -> bool:
         """Whether the two differ beyond chance."""
-        return self.p_adjusted < SIGNIFICANCE and not self.within_seeds
+        return self.p_adjusted < SIGNIFICANCE
+
+    @property
+    def seeds_known(self) -> bool:
+        """Whether the test counts the chance of the seeds."""
+        return math.isfinite(self.seed_error)
 
     @property
     def better(self) -> str:
@@ -86,15 +87,21 @@ def compare(standings: Mapping[str, Standing], info: RunInfo) -> tuple[Pair, ...
         difference = float(_overall(each[first].mean(), votes=votes) - _overall(each[second].mean(), votes=votes))
         low, high = percentile_interval(replicates)
         ahead, behind = _wins(each[first], each[second])
+        p_sign = sign_p_value(ahead, behind)
+        galaxies = Spread(float(replicates.std(ddof=1)), len(each[first]))
+        seeds = [_over_seeds(standings[name], metric) for name in (first, second)]
+        known = all(math.isfinite(one.error) for one in seeds)
+        p_value = difference_p_value(difference, [galaxies, *(seeds if known else ())])
         pairs.append(
             Pair(
                 first=first, second=second, difference=difference, low=low, high=high,
                 first_better=ahead, second_better=behind,
-                p_bootstrap=paired_p_value(replicates, difference), p_mcnemar=mcnemar_p_value(ahead, behind),
-                seed_error=_seed_error(standings[first], standings[second], metric),
+                galaxy_error=galaxies.error, seed_error=math.hypot(*(one.error for one in seeds)),
+                # Resampling cannot vary what is the same for every galaxy.
+                p_value=p_value if galaxies.error > 0 else max(p_sign, p_value), p_sign=p_sign,
             )
         )  # fmt: skip
-    adjusted = holm([pair.p_bootstrap for pair in pairs])
+    adjusted = holm([pair.p_value for pair in pairs])
     return tuple(replace(pair, p_adjusted=p) for pair, p in zip(pairs, adjusted, strict=True))
 
 
@@ -123,6 +130,7 @@ def _wins(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[int,
     return int((difference > 1e-9).sum()), int((difference < -1e-9).sum())
 
 
-def _seed_error(first: Standing, second: Standing, metric: str) -> float:
-    spreads = [one.estimate("test", metric).spread / math.sqrt(len(one.runs)) for one in (first, second)]
-    return math.hypot(*spreads)
+def _over_seeds(standing: Standing, metric: str) -> Spread:
+    """Of a mean over seeds; NaN for a single one."""
+    num_seeds = len(standing.runs)
+    return Spread(standing.estimate("test", metric).spread / math.sqrt(num_seeds), num_seeds)

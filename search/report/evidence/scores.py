@@ -76,7 +76,7 @@ def class_columns(targets: NDArray[np.int64], probabilities: NDArray[np.float32]
     def scores(means: Floats) -> dict[str, Floats]:
         share, given, hits, gap, nll, above, below = np.split(means, ends, axis=-1)
         found = _confusion_scores(share, given, hits)
-        area = _ratio(above, share) + _ratio(below, 1 - share) - auroc
+        area = np.clip(_ratio(above, share) + _ratio(below, 1 - share) - auroc, 0.0, 1.0)
         found["auroc"] = _mean_over_classes(area, (share > 0) & (share < 1))
         found["ece"] = np.abs(gap).sum(axis=-1)
         found["nll"] = nll[..., 0]

@@ -15,7 +15,7 @@ from search.report.evidence.answers import Answers, read_answers
 from search.report.evidence.scores import Columns, columns_of
 from search.report.run_info import RunInfo
 from search.results import FinalRun
-from search.statistics import percentile_interval, resampled_together
+from search.statistics import percentile_interval, resampled_together, wilson_interval
 
 # What is measured on: a split, each with its name among a FinalRun's metrics, and the test split with answers averaged.
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -114,7 +114,9 @@ def gather(run_dir: Path, results: Sequence[FinalRun], info: RunInfo) -> Evidenc
             known = scores.setdefault(row, {})
             for score, (value, spread, low, high) in found.items():
                 point = known.get(score, Estimate(value, spread))
-                known[score] = Estimate(point.value, point.spread, low, high)
+                # An interval of some of the seeds is not that of the mean of all.
+                whole = len(answers[name]) == len(runs)
+                known[score] = Estimate(point.value, point.spread, *((low, high) if whole else ()))
         standings.append(
             Standing(backbone=name, trial=runs[0].trial, runs=runs, answers=answers.get(name, ()), scores=scores)
         )
@@ -200,7 +202,11 @@ Bounds = dict[str, tuple[float, float, float, float]]
 
 
 def _intervals(answers: dict[str, tuple[Answers, ...]], info: RunInfo) -> dict[str, dict[str, Bounds]]:
-    """For each backbone, `test` and `averaged`, each score's mean and spread over seeds and its interval."""
+    """For each backbone, `test` and `averaged`, each score's mean and spread over seeds and its interval.
+
+    Recall and precision of a class have Wilson's interval, which holds for few galaxies; all else the bootstrap's.
+    What a class without galaxies, or never answered, does not have is NaN.
+    """
     sets: list[tuple[str, str, list[Columns]]] = []
     for name, found in answers.items():
         for row in ("test", AVERAGED) if found else ():
@@ -218,9 +224,27 @@ def _intervals(answers: dict[str, tuple[Answers, ...]], info: RunInfo) -> dict[s
         bounds = result.setdefault(name, {}).setdefault(row, {})
         for score in observed[0]:
             values = [one[score] for one in observed]
+            value, spread = _mean(values), _spread(values)
+            kind, _, index = score.partition(":")
+            if info.task.kind == "classes" and index:
+                galaxies, given = _class_sizes(answers[name], int(index), averaged=row == AVERAGED)
+                size = {"recall": galaxies, "precision": given}.get(kind, galaxies + given)
+                if not size:
+                    bounds[score] = (math.nan, math.nan, math.nan, math.nan)
+                    continue
+                if kind != "f1":
+                    bounds[score] = (value, spread, *wilson_interval(value, size))
+                    continue
             mean = np.mean([one[score] for one in replicates], axis=0)
-            bounds[score] = (_mean(values), _spread(values), *score_interval(mean, _mean(values), score))
+            bounds[score] = (value, spread, *score_interval(mean, value, score))
     return result
+
+
+def _class_sizes(answers: tuple[Answers, ...], index: int, *, averaged: bool) -> tuple[int, float]:
+    """Test galaxies of a class, and how many are given it, mean over seeds."""
+    outputs = [one.averaged if averaged else one.outputs for one in answers]
+    given = [int((one.argmax(axis=1) == index).sum()) for one in outputs if one is not None]
+    return int((answers[0].targets == index).sum()), _mean(given)
 
 
 def score_interval(draws: NDArray[np.float64], value: float, score: str) -> tuple[float, float]:

@@ -26,7 +26,7 @@ def mistakes(findings: Findings) -> Gallery | str:
         return "There are no answers to show mistakes from."
     found = main_mistakes(leader, num_pairs=NUM_PAIRS, num_galaxies=NUM_GALAXIES)
     if not found:
-        return f"{leader.backbone} makes no mistake on the test galaxies."
+        return f"The mean of {leader.backbone}'s seeds makes no mistake on the test galaxies."
     try:
         images = test_images(findings, [name for one in found for name, _ in one.galaxies])
     except GalaxyError as error:

@@ -8,7 +8,6 @@ from search.report.blocks import DASH, Table, decimal, interval, percent, whole
 from search.report.evidence.classes import confusion
 from search.report.evidence.standing import SPLITS, Standing
 from search.report.findings import Findings
-from search.statistics import wilson_interval
 
 
 def class_counts(findings: Findings) -> Table | None:
@@ -41,16 +40,11 @@ def per_class(findings: Findings, standing: Standing, *, folded: bool) -> Table:
     galaxies, answered = table.sum(axis=1), table.sum(axis=0)
     groups = []
     for index, name in enumerate(findings.info.task.names):
-        recall = standing.value("test", f"recall:{index}") if galaxies[index] else math.nan
-        precision = standing.value("test", f"precision:{index}") if answered[index] else math.nan
-        f1 = standing.estimate("test", f"f1:{index}")
-        known = bool(galaxies[index] or answered[index])
+        found = [standing.estimate("test", f"{score}:{index}") for score in ("recall", "precision", "f1")]
         cells = (
             whole(galaxies[index]),
             f"{answered[index]:,.1f}".removesuffix(".0"),
-            _with_interval(recall, wilson_interval(recall, galaxies[index])),
-            _with_interval(precision, wilson_interval(precision, answered[index])),
-            _with_interval(f1.value, (f1.low, f1.high)) if known else DASH,
+            *(_with_interval(one.value, (one.low, one.high)) for one in found),
         )
         groups.append((name, (cells,)))
     return Table(

@@ -30,13 +30,15 @@ def cost(findings: Findings) -> Table:
             decimal(parameters / 1e6, 2), significant(flops), whole(speed), whole(memory),
             whole(len(rows)), *(whole(states.get(state, 0)) for state in STATES),
             *([whole(num_reused)] if reused else []), whole(rows["epochs"].sum()),
-            decimal(_hours(findings, backbone), 2),
+            decimal(hours(findings, backbone), 2),
             *([decimal(shares[backbone] * price * whole_s / 3600, 2)] if price is not None else []),
             DASH if best is None else f"#{best}",
         ]  # fmt: skip
         groups.append((backbone, (tuple(cells),)))
+    place = f"{info.gpus_per_trial:g} GPU" if info.gpus_per_trial else counted(info.threads or 1, "processor")
     note = (
-        "Images/s and memory: answering test galaxies, not training, on the machine of the search; means over seeds. "
+        f"Images/s and memory: answering in batches, not training, on {place} of the machine of the search, while "
+        "other trainings may have run beside it; means over seeds. "
         f"Stopped: by the scheduler at a rung, or when the search ended. {unit}-hours: of all trials and retrainings, "
         f"times {'the GPUs' if info.gpus_per_trial else 'the processors'} that each had."
     )
@@ -74,7 +76,8 @@ def time(findings: Findings) -> Table | None:
     )  # fmt: skip
 
 
-def _time_row(findings: Findings, backbone: str) -> tuple[str, ...]:
+def time_spent(findings: Findings, backbone: str) -> dict[str, float]:
+    """Seconds of a backbone: `training`, of that `waiting`; `between` trials; in `stopped` and `failed`; `final`."""
     table, curves = findings.trials.table, findings.trials.curves
     rows, epochs = table[table["backbone"] == backbone], curves[curves["backbone"] == backbone]
     total = float(rows["seconds"].sum())
@@ -83,14 +86,24 @@ def _time_row(findings: Findings, backbone: str) -> tuple[str, ...]:
     by_state = rows.groupby("state")["seconds"].sum()
     final = (findings.evidence.seconds or {}).get(backbone, math.nan)
 
+    return {
+        "training": total, "waiting": waited, "between": between, "stopped": float(by_state.get("PRUNED", 0.0)),
+        "failed": float(by_state.get("FAIL", 0.0)), "final": final,
+    }  # fmt: skip
+
+
+def _time_row(findings: Findings, backbone: str) -> tuple[str, ...]:
+    spent = time_spent(findings, backbone)
+    total = spent["training"]
+
     def part(seconds: float) -> str:
         return (
             f"{whole(seconds)}\n{percent(seconds / total)}" if total > 0 and math.isfinite(seconds) else whole(seconds)
         )
 
     return (
-        whole(total), part(waited), whole(between), part(float(by_state.get("PRUNED", 0.0))),
-        part(float(by_state.get("FAIL", 0.0))), whole(final),
+        whole(total), part(spent["waiting"]), whole(spent["between"]), part(spent["stopped"]), part(spent["failed"]),
+        whole(spent["final"]),
     )  # fmt: skip
 
 
@@ -118,7 +131,8 @@ def _seconds(findings: Findings, backbone: str) -> float:
     )
 
 
-def _hours(findings: Findings, backbone: str) -> float:
+def hours(findings: Findings, backbone: str) -> float:
+    """CPU-hours, or GPU-hours, of a backbone's trials and retrainings."""
     places = findings.info.gpus_per_trial or findings.info.threads or 1
     return _seconds(findings, backbone) * places / 3600
 

@@ -17,20 +17,26 @@ ROWS = {
 TEST_ROW = 2
 METRICS_NOTE = (
     "Each number is a mean over the seeds with which the chosen configuration was trained again, ± their standard "
-    "deviation; below it the 95 % interval over galaxies (bootstrap; for ECE with its bias removed). “Averaged”: "
+    "deviation; below it the 95 % interval over galaxies (bootstrap; for ECE centred on the value). “Averaged”: "
     "answers averaged over the eight symmetries of the image. Precision, recall and F1 are means over classes, as is "
-    "AUROC (each class against the rest). NLL: negative log-likelihood per galaxy. ECE: expected calibration error. "
-    "Ordered by the validation objective."
+    "AUROC (each class against the rest). NLL: negative log-likelihood per galaxy. ECE: expected calibration error, "
+    "which on few galaxies is above 0 for a calibrated network, too. {}"
 )
+ORDERED = "Ordered by the validation objective."
 VOTES_NOTE = (
     "RMSE over the {} vote fractions: mean over the seeds with which the chosen configuration was trained again, ± "
     "their standard deviation; below it the 95 % interval over galaxies (bootstrap). “Averaged”: answers averaged "
-    "over the eight symmetries of the image. Ordered by the validation objective."
+    "over the eight symmetries of the image. {}"
 )
 
 
-def comparison(findings: Findings) -> Table:
-    """Every metric on every split, four rows a backbone, and the baseline."""
+def comparison(findings: Findings, *, ordered: bool = True) -> Table:
+    """Every metric on every split, four rows a backbone, and the baseline.
+
+    Args:
+        findings: the run, or several of one survey.
+        ordered: whether the backbones stand by the validation objective.
+    """
     info = findings.info
     metrics = sorted(METRICS[info.task.kind], key=lambda name: name == "nll")
     groups = []
@@ -42,7 +48,10 @@ def comparison(findings: Findings) -> Table:
         )
         groups.append((backbone, rows))
     groups += _baseline(findings, metrics)
-    note = METRICS_NOTE if info.task.kind == "classes" else VOTES_NOTE.format(info.task.num_outputs)
+    order = ORDERED if ordered else ""
+    note = (
+        METRICS_NOTE.format(order) if info.task.kind == "classes" else VOTES_NOTE.format(info.task.num_outputs, order)
+    )
     note = f"{_seeds(findings)} {note}".strip()
     return Table(
         caption="Scores of each backbone, trained again, on every split",
@@ -115,7 +124,8 @@ def chosen(findings: Findings) -> Table | None:
         groups=tuple(groups),
         text_columns=1,
         note="The best of many trials owes part of its score to luck (the winner's curse). Trained again from other "
-        "seeds it shows what the configuration is worth; above 0 it does worse than the trial that was selected.",
+        "seeds it shows what the configuration is worth, but for the choice of the best epoch on the same galaxies; "
+        "above 0 it does worse than the trial that was selected.",
     )
 
 
@@ -137,29 +147,31 @@ def pairs(findings: Findings) -> Table | None:
         low, high = (signed(scale * bound, digits) for bound in (pair.low, pair.high))
         seeds = decimal(scale * pair.seed_error, digits)
         cells = (
-            "differ" if pair.differs else "tie",
+            "differ" if pair.differs else "not shown",
             f"{signed(scale * pair.difference, digits)}\n{low} to {high}",
+            decimal(scale * pair.galaxy_error, digits),
             seeds,
             whole(pair.first_better),
             whole(pair.second_better),
-            p_value(pair.p_bootstrap),
+            p_value(pair.p_value),
             p_value(pair.p_adjusted),
-            p_value(pair.p_mcnemar),
+            p_value(pair.p_sign),
         )
         groups.append((f"{pair.first}, {pair.second}", (cells,)))
     score = "RMSE" if votes else "accuracy"
     return Table(
         caption=f"Every two backbones on the same {findings.info.split_sizes.get('test', 0):,} test galaxies",
         columns=(
-            "Pair", "Beyond chance", f"Lead of the first in {score}{unit}", "Standard error over seeds",
-            "First better on", "Second better on", "p, bootstrap", "p after Holm", "p, McNemar",
+            "Pair", "Beyond chance", f"Lead of the first in {score}{unit}", "Error over galaxies", "Error over seeds",
+            "First better on", "Second better on", "p", "p after Holm", "p, sign test",
         ),
         groups=tuple(groups),
         text_columns=1,
-        note="A pair differs if p after Holm's correction for the number of pairs is below 0.05 and the lead exceeds "
-        "two standard errors over seeds, where these are known. First, second better on: galaxies that one answers "
-        f"better, averaged over seeds. Above 0 the first has the better {score}; below it the 95 % interval over "
-        "galaxies. p: of the paired bootstrap, and of the exact McNemar test.",
+        note="A pair differs if p after Holm's correction for the number of pairs is below 0.05. p: Welch's t test of "
+        "the lead against both its standard errors, that over galaxies (paired bootstrap) and that over seeds; where a "
+        f"backbone has one seed, over galaxies alone. Above 0 the first has the better {score}; below it the 95 % "
+        "interval over galaxies. First, second better on: galaxies that one answers better, averaged over seeds; the "
+        "exact sign test on these (for one seed and classes McNemar's) is there to compare.",
     )  # fmt: skip
 
 
