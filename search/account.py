@@ -74,7 +74,7 @@ class Account:
         live: trials that have not ended, by number.
         unfinished: of those, the ones that an earlier session left behind and that nobody runs yet.
         ranking: ended trials with a value that did not fail, best first.
-        since_best: trials ended since the best value was reached.
+        since_best: trials ended since the best value was reached; those run again to the full length not counted.
         spent_epochs, spent_s: what was trained so far.
     """
 
@@ -95,6 +95,7 @@ class Account:
         self._ranked: list[tuple[float, int, Entry]] = []
         self._twins: dict[str, list[Entry]] = {}
         self._rerun: set[tuple[int, int]] = set()
+        self._failed_reruns: set[int] = set()
         self._micro_batches: dict[int | None, int] = {}
         self._next_queued = 0
         self._has_shorter = False
@@ -152,31 +153,31 @@ class Account:
         """The value of the ended trial in this place of the ranking; NaN if there are not so many."""
         return self._ranked[place - 1][2].best_value if len(self._ranked) >= place else math.nan
 
-    def micro_batch(self, entry: Entry) -> int | None:
+    def micro_batch(self, image_px: int | None) -> int | None:
         """Images that an earlier trial with images of this size had in memory at once; None if no trial ran out."""
-        return self._micro_batches.get(entry.config["image_px"])
+        return self._micro_batches.get(image_px)
 
     def promotion(self) -> Entry | None:
         """A complete trial to run again because trials may be longer now than they were: one of the best third."""
         if not self._has_shorter:
             return None
-        shorter = [
-            entry
-            for entry in self.ranking
-            if entry.outcome == "complete" and entry.rerun_of is None and entry.max_epochs < self.terms.max_epochs
-        ]
-        chosen = shorter[: max(1, len(shorter) // REDUCTION_FACTOR)]
-        return next((entry for entry in chosen if (entry.number, self.terms.max_epochs) not in self._rerun), None)
+        shorter: dict[int, Entry] = {}
+        for entry in self.ranking:
+            if entry.outcome == "complete" and entry.max_epochs < self.terms.max_epochs:
+                shorter.setdefault(entry.root, entry)
+        chosen = list(shorter.values())[: max(1, len(shorter) // REDUCTION_FACTOR)]
+        return next((entry for entry in chosen if (entry.root, self.terms.max_epochs) not in self._rerun), None)
 
     def finalist(self, places: int) -> Entry | None:
         """A stopped trial of one of the best configurations that was not run again to the full length yet.
 
         Args:
-            places: how many configurations; a trial that ran one again takes no place of its own.
+            places: how many configurations; a trial that ran one again takes no place of its own, nor does one that
+                failed when it was run again.
         """
         seen: set[str] = set()
         for _, _, entry in self._ranked:
-            if entry.digest in seen:
+            if entry.digest in seen or entry.root in self._failed_reruns:
                 continue
             if len(seen) == places:
                 break
@@ -210,7 +211,7 @@ class Account:
             entry: the other.
             why: FINALIST_OF or PROMOTED_FROM.
         """
-        return self._start(entry.params, {why: entry.number, "reason": ""}, seed=entry.config["seed"])
+        return self._start(entry.params, {why: entry.root, "reason": ""}, seed=entry.config["seed"])
 
     def _next_in_queue(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         if self._next_queued < len(self._queue):
@@ -288,9 +289,13 @@ class Account:
         return entry.outcome is None
 
     def _note_memory(self, entry: Entry, metrics: Mapping[str, float]) -> None:
-        size, px = metrics.get("micro_batch"), entry.config["image_px"]
+        size = metrics.get("micro_batch")
         if size is not None and size < entry.config["batch_size"]:
-            self._micro_batches[px] = min(int(size), self._micro_batches.get(px, int(size)))
+            self.remember_micro_batch(entry.config["image_px"], int(size))
+
+    def remember_micro_batch(self, image_px: int | None, size: int) -> None:
+        """Let later trials with images of this size begin with so many images at once."""
+        self._micro_batches[image_px] = min(size, self._micro_batches.get(image_px, size))
 
     def _judge(self, entry: Entry, epoch: int, value: float) -> bool:
         """The rule's decision. It judges trials of one length only, and no trial that is run for its full length."""
@@ -328,15 +333,19 @@ class Account:
         outcome = entry.outcome
         assert outcome is not None
         self.counts[outcome] += 1
-        self.since_best += 1
+        self.since_best += entry.rerun_of is None
         self._has_shorter |= entry.max_epochs < self.terms.max_epochs
         self._history.add(self.study._storage.get_trial(entry.trial_id))
         if entry.rerun_of is None:
             self._twins.setdefault(entry.digest, []).append(entry)
-        if outcome != "failed" and math.isfinite(entry.best_value):
+        elif outcome == "failed":
+            self._failed_reruns.add(entry.rerun_of)
+        # A trial that took another's result has no weights of its own.
+        if outcome != "failed" and entry.epochs and math.isfinite(entry.best_value):
             place = (self._sign * entry.best_value, entry.number, entry)
             insort(self._ranked, place, key=lambda item: item[:2])
-            if self._ranked[0][2] is entry:
+            # That a stopped trial does better when it is run in full does not say that more is to be found.
+            if self._ranked[0][2] is entry and entry.rerun_of is None:
                 self.since_best = 0
 
     def _reuse(self, entry: Entry, twin: Entry) -> None:

@@ -74,6 +74,7 @@ def _add_search(group: Any) -> None:
     add("--repeats", type=positive_int, metavar="N", help="run the same configuration up to N times (default 1)")
     add("--warm-start", type=Path, metavar="RUN", help="begin with the best configurations of an earlier run")
     add("--final-seeds", type=positive_int, metavar="N", help="retrainings of each best configuration (default 3)")
+    add("--final-configs", type=positive_int, metavar="N", help="best configurations a space to retrain (default 1)")
     add("--keep-top", type=positive_int, metavar="N", help="best trials a space whose weights are kept (default 1)")
 
 
@@ -138,6 +139,10 @@ def _check(typed: dict[str, Any]) -> None:
         )
     if typed.get("gpu_hours") == 0:
         raise RunError("--gpu-hours: got 0, expected more: a search needs some")
+    for name in ("warm_start", "terminator"):
+        if typed.get("sampler") == "grid" and name in typed:
+            option = "--" + name.replace("_", "-")
+            raise RunError(f"{option}: got --sampler grid, which has its own order and its own end: leave one out")
     if "min_complete" in typed and typed.get("share") != "race" and "resume" not in typed:
         raise RunError("--min-complete: got no --share race with it, expected one: it concerns a race")
 
@@ -150,6 +155,8 @@ def _resumed(typed: dict[str, Any], command: str) -> SearchOptions:
     run_dir = typed["resume"]
     record = load_record(run_dir)
     began = SearchOptions.from_json(record["options"])
+    if "min_complete" in typed and began.share != "race":
+        raise RunError("--min-complete: got it for a run with --share equal, expected one with race: leave it out")
     more, number = typed.get("num_trials", (True, 0))
     num_trials = began.num_trials + number if more else number
     if num_trials < began.num_trials:

@@ -36,7 +36,20 @@ def make_test(terminator: bool, sampler: str, plan: "Plan", *, seed: int) -> "Co
             if account.started >= sizes[account.name]
             else ""
         )
-    return (lambda account: ask_terminator(account, seed=seed)) if terminator else None
+    return _ask_now_and_then(seed) if terminator else None
+
+
+def _ask_now_and_then(seed: int) -> "Converged":
+    """Optuna's terminator, whose last word on a space stands until it is asked again."""
+    said: dict[str, str] = {}
+
+    def converged(account: "Account") -> str:
+        complete = account.counts["complete"]
+        if complete >= MIN_TRIALS and (account.name not in said or complete % ASK_EVERY == 0):
+            said[account.name] = ask_terminator(account, seed=seed)
+        return said.get(account.name, "")
+
+    return converged
 
 
 def ask_terminator(account: "Account", *, seed: int) -> str:
@@ -53,8 +66,6 @@ def ask_terminator(account: "Account", *, seed: int) -> str:
     from optuna.exceptions import ExperimentalWarning
 
     complete = account.counts["complete"]
-    if complete < MIN_TRIALS or complete % ASK_EVERY:
-        return ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.simplefilter("ignore", FutureWarning)  # Optuna 5 still has it, and means to drop it

@@ -62,6 +62,11 @@ class Entry:
         return int(self.config["epochs"])
 
     @property
+    def root(self) -> int:
+        """The first trial of this configuration and seed."""
+        return self.number if self.rerun_of is None else self.rerun_of
+
+    @property
     def digest(self) -> str:
         """The same for trials of a study that would train alike but for their seeds."""
         return json.dumps([self.params, self.max_epochs], sort_keys=True)

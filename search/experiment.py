@@ -197,11 +197,9 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
         ledger: of its trials.
         console: where to show how it goes.
         received: signals that came; the first ends the experiment.
-
-    Raises:
-        RunError: the time budget was spent by earlier sessions.
     """
-    budget_s = left_s(job.options, ledger)
+    budget_s = job.options.time_budget_s
+    budget_s = None if budget_s is None else budget_s - ledger.elapsed_s()
     searcher = StudySearcher(ledger, job.places.max_concurrent, keep_top=job.options.keep_top)
     scheduler = LedgerScheduler(ledger)
     recorder = Recorder(ledger, job.run_dir, keep_top=job.options.keep_top, say=lambda words: monitor.say(words))  # noqa: PLW0108 (made below)
@@ -219,19 +217,18 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
     return Ended(ledger, ledger.elapsed_s(), recorder.handovers_s, recorder.restarts, stopper.reason, fault())
 
 
-def left_s(options: SearchOptions, ledger: Ledger) -> float | None:
-    """Seconds that the search may still take; None without a bound.
-
-    Raises:
-        RunError: a bound is reached already.
-    """
-    budget_s, spent = options.time_budget_s, ledger.spent()
+def spent_before(options: SearchOptions, ledger: Ledger) -> str:
+    """Which bound was reached by earlier sessions; empty if none was."""
+    budget_s = options.time_budget_s
     if budget_s is not None and ledger.elapsed_s() >= budget_s:
-        spent = f"time budget: {ledger.elapsed_s():.0f} of {budget_s:.0f} s"
-    if spent and options.resume is not None:
-        option = {"time": "--time-budget", "epoch": "--epoch-budget", "GPU": "--gpu-hours"}[spent.split()[0]]
-        raise RunError(f"{options.resume}: {spent} are spent, expected some left: give more with {option}")
-    return None if budget_s is None else budget_s - ledger.elapsed_s()
+        return f"time budget: {ledger.elapsed_s():.0f} of {budget_s:.0f} s"
+    return ledger.spent()
+
+
+def more_of(reason: str) -> str:
+    """The option that gives more of what a search ran out of; empty if it ended otherwise."""
+    options = {"time budget": "--time-budget", "epoch budget": "--epoch-budget", "GPU budget": "--gpu-hours"}
+    return next((option for words, option in options.items() if reason.startswith(words)), "")
 
 
 def waiter(console: Console, received: Sequence[int]) -> Callable[[OSError], None]:

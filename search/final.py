@@ -126,13 +126,14 @@ def retrain_finalists(
     # Our own retries: Ray's would repeat a process that was killed for want of memory for ever.
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(attempt)
     waiting = {remote.remote(job, setting): job for job in jobs if job not in results}
+    sizes = {job: job.micro_batch or job.config.batch_size for job in jobs}
     deaths: Counter[FinalJob] = Counter()
     while waiting and not received:
         for reference in ray.wait(list(waiting), timeout=_POLL_S)[0]:
             job = waiting.pop(reference)
-            result = _collect(reference, job, setting, deaths)
+            result = _collect(reference, job, setting, deaths, sizes)
             if result is None:
-                waiting[remote.remote(job, setting)] = job
+                waiting[remote.remote(replace(job, micro_batch=sizes[job]), setting)] = job
             else:
                 results[job] = result
                 on_done(result)
@@ -158,10 +159,20 @@ def _remove_others(jobs: Sequence[FinalJob], setting: FinalSetting) -> None:
                 shutil.rmtree(folder)
 
 
-def _collect(reference: Any, job: FinalJob, setting: FinalSetting, deaths: Counter[FinalJob]) -> FinalRun | None:
-    """The result of a task that has ended; None if its process died and it is to be tried again."""
+def _collect(
+    reference: Any, job: FinalJob, setting: FinalSetting, deaths: Counter[FinalJob], sizes: dict[FinalJob, int]
+) -> FinalRun | None:
+    """The result of a task that has ended; None if its process died and it is to be tried again.
+
+    One that Ray's memory monitor ended is tried again with half the images at once, as often as they can be halved.
+    """
     try:
         result: FinalRun = ray.get(reference)
+    except ray.exceptions.OutOfMemoryError as error:
+        if sizes[job] > 1:
+            sizes[job] //= 2
+            return None
+        return fail(job, setting, f"no memory for a single image: {' '.join(str(error).split()):.300}")
     except (ray.exceptions.RayError, OSError) as error:
         deaths[job] += 1
         if deaths[job] <= MAX_RETRIES:

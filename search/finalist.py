@@ -20,6 +20,7 @@ class FinalJob:
         rank: place of that trial among the backbone's, from 0.
         seed_index: which of the retrainings of this configuration, from 0.
         config: the configuration, with the seed of this retraining.
+        micro_batch: most images at once that the search found room for; None = the whole batch.
     """
 
     backbone: str
@@ -27,6 +28,7 @@ class FinalJob:
     rank: int
     seed_index: int
     config: TrainConfig
+    micro_batch: int | None = None
 
     def result(self, **measured: Any) -> FinalRun:
         """The record of this retraining, with what was measured."""

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from search import opening
 from search.cluster import local_ray
-from search.errors import SearchFault
-from search.experiment import Ended, Job, left_s, opened_ledger, run_experiment, waiter
+from search.errors import RunError, SearchFault
+from search.experiment import Ended, Job, more_of, opened_ledger, run_experiment, spent_before, waiter
 from search.final import best_configs, plan_finals, retrain_finalists
-from search.finalist import FinalSetting
+from search.finalist import FinalJob, FinalSetting, is_done
 from search.ledger import Ledger
 from search.lock import RunLock
 from search.options import SearchOptions, plan_places
@@ -23,9 +23,6 @@ from search.run_dir import create_run_dir
 from search.session import Session
 from search.signals import collected_signals
 from search.tensorboard_boards import write_boards
-
-# Configurations of each backbone that are trained again.
-NUM_FINAL_CONFIGS = 1
 
 
 def run_search(options: SearchOptions) -> int:
@@ -56,10 +53,19 @@ def run_search(options: SearchOptions) -> int:
 
 def _run(job: Job, session: Session, console: Console, received: Sequence[int]) -> int:
     with opened_ledger(job, wait=waiter(console, received)) as ledger:
-        left_s(job.options, ledger)
+        spent = spent_before(job.options, ledger) if job.options.resume is not None else ""
+        if spent and not _unfinished_finals(job, ledger):
+            raise RunError(
+                f"{job.run_dir}: {spent} are spent, expected some left, or a final training to finish: give more with "
+                f"{more_of(spent)}"
+            )
         session.describe(job, baseline_rmse=opening.mean_rmse(job.plan))
         opening.say(console, opening.lines(job, ledger))
-        ended = run_experiment(job, ledger, console=console, received=received)
+        ended = (
+            Ended(ledger, ledger.elapsed_s(), (), 0, spent, None)
+            if spent
+            else run_experiment(job, ledger, console=console, received=received)
+        )
         finals = [] if received or ended.fault else _retrain(job, ledger, console, received)
         if received and not ended.cut_short:
             ended = replace(ended, cut_short="interrupted in the final evaluation")
@@ -80,20 +86,21 @@ def _run(job: Job, session: Session, console: Console, received: Sequence[int]) 
     return 0
 
 
-def _retrain(job: Job, ledger: Ledger, console: Console, received: Sequence[int]) -> list[FinalRun]:
-    """Train the best configurations of each backbone again, and evaluate them: only here are test galaxies seen."""
-    options, constants = job.options, job.constants()
+def _final_jobs(job: Job, ledger: Ledger) -> list[FinalJob]:
+    """What is to be trained again: the best configurations of each backbone."""
     finalists = {
-        name: best_configs(account.study, NUM_FINAL_CONFIGS)
+        name: best_configs(account.study, job.options.final_configs)
         for name, account in ledger.accounts.items()
         if account.leader is not None
     }
-    jobs = plan_finals(finalists, num_seeds=options.final_seeds, seed=options.seed)
-    if not jobs:
-        return []
-    seeds = f"{options.final_seeds} seed{'s' if options.final_seeds > 1 else ''}"
-    opening.say(console, [f"final    training the best of {', '.join(finalists)} again, {seeds} each"])
-    setting = FinalSetting(
+    sizes = {name: account.micro_batch for name, account in ledger.accounts.items()}
+    jobs = plan_finals(finalists, num_seeds=job.options.final_seeds, seed=job.options.seed)
+    return [replace(one, micro_batch=sizes[one.backbone](one.config.image_px)) for one in jobs]
+
+
+def _final_setting(job: Job) -> FinalSetting:
+    constants = job.constants()
+    return FinalSetting(
         run_dir=job.run_dir.resolve(),
         data=job.plan.data.resolve(),
         threads=constants["threads"],
@@ -102,9 +109,24 @@ def _retrain(job: Job, ledger: Ledger, console: Console, received: Sequence[int]
         metric=job.plan.metric,
         direction=job.plan.direction,
     )
+
+
+def _unfinished_finals(job: Job, ledger: Ledger) -> bool:
+    setting, digest = _final_setting(job), job.plan.manifest.digest
+    return any(not is_done(one, setting, digest) for one in _final_jobs(job, ledger))
+
+
+def _retrain(job: Job, ledger: Ledger, console: Console, received: Sequence[int]) -> list[FinalRun]:
+    """Train the best configurations of each backbone again, and evaluate them: only here are test galaxies seen."""
+    jobs = _final_jobs(job, ledger)
+    if not jobs:
+        return []
+    names, num_seeds = dict.fromkeys(one.backbone for one in jobs), job.options.final_seeds
+    seeds = f"{num_seeds} seed{'s' if num_seeds > 1 else ''}"
+    opening.say(console, [f"final    training the best of {', '.join(names)} again, {seeds} each"])
     return retrain_finalists(
         jobs,
-        setting=setting,
+        setting=_final_setting(job),
         cpus=job.places.cpus_per_trial,
         gpus=job.places.gpus_per_trial,
         received=received,

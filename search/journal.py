@@ -49,11 +49,6 @@ class RunJournal(BaseJournalBackend):
         self._size = size
         self._synced_at = time.monotonic()
 
-    @property
-    def num_bytes(self) -> int:
-        """Length of the file."""
-        return self._size
-
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Take facts up; they are written by the next `commit`."""
         lines = [json.dumps(log, separators=(",", ":")).encode() for log in logs]

@@ -98,11 +98,6 @@ class Ledger:
         return sum(account.counts.total() for account in self.accounts.values())
 
     @property
-    def best(self) -> dict[str, Entry]:
-        """The best ended trial of each space that has one."""
-        return {name: account.best for name, account in self.accounts.items() if account.best is not None}
-
-    @property
     def left_race(self) -> dict[str, str]:
         """Why spaces left the race, by space."""
         studies = {name: account.study for name, account in self.accounts.items()}
@@ -147,7 +142,10 @@ class Ledger:
         name = fewest([self._standing(account) for account in accounts.values()], quotas)
         ready = [accounts[name]] if name is not None else []
         ready += [
-            account for account in accounts.values() if not account.live and account.started >= quotas[account.name]
+            account
+            for account in accounts.values()
+            if account.started >= quotas[account.name]
+            and all(entry.rerun_of is not None for entry in account.live.values())
         ]
         for account in ready:
             if (entry := account.promotion()) is not None:
@@ -172,11 +170,17 @@ class Ledger:
             return account.started
         if self.limits.share == "equal":
             return self.limits.num_trials
-        quotas = race_quotas(len(self.accounts), self.limits.num_trials * len(self.accounts))
+        total = self.limits.num_trials * len(self.accounts)
+        quotas = race_quotas(len(self.accounts), total, at_least=self.limits.min_complete)
         return quotas[race_round(len(self.accounts), len(self._racing()))]
 
     def _racing(self) -> list[Account]:
-        return [account for account in self.accounts.values() if DROPPED not in account.study.user_attrs]
+        """The spaces that are in the race; one that was given up drops nobody."""
+        return [
+            account
+            for account in self.accounts.values()
+            if DROPPED not in account.study.user_attrs and account.name not in self.given_up
+        ]
 
     def _end_round(self) -> bool:
         """Let the worse half leave the race once nothing of this round is left to run; false if there is no race."""

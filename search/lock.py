@@ -1,5 +1,6 @@
 """One search at a time in a run's folder."""
 
+import errno
 import fcntl
 import os
 import platform
@@ -32,7 +33,13 @@ class RunLock:
             ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                os.close(self._file)
+                raise RunError(
+                    f"{path}: cannot be locked ({error.strerror}), expected a file system with locks: without them two "
+                    "searches could write the same run; keep runs elsewhere, with --runs-dir"
+                ) from None
             holder = os.read(self._file, 200).decode("utf-8", "replace").strip() or "another process"
             os.close(self._file)
             raise RunError(

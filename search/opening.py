@@ -6,7 +6,7 @@ from rich.console import Console
 
 from galaxy_models.data.shards import Split
 from search.entry import Entry
-from search.experiment import TENSORBOARD, Ended, Job
+from search.experiment import TENSORBOARD, Ended, Job, more_of
 from search.ledger import Ledger
 from search.preflight import Plan
 from search.results import FinalRun
@@ -88,7 +88,9 @@ def closing(job: Job, ended: Ended, finals: list[FinalRun]) -> list[str]:
         )
     found += _baseline(job)
     if ended.cut_short:
-        found.append(f"ended    {ended.cut_short}; go on with python -m search.run --resume {job.run_dir}")
+        more = more_of(ended.cut_short)
+        words = f" and more {more}" if more else ""
+        found.append(f"ended    {ended.cut_short}; go on with python -m search.run --resume {job.run_dir}{words}")
     found += [f"ended    {words}" for words in ended.ledger.has_enough.values()]
     if ended.handovers_s:
         found.append(

@@ -37,6 +37,7 @@ class SearchOptions:
     min_complete: int = 2
     warm_start: Path | None = None
     final_seeds: int = 3
+    final_configs: int = 1
     seed: int = 0
     name: str | None = None
     runs_dir: Path = Path("runs")
@@ -96,6 +97,8 @@ def plan_places(options: SearchOptions, *, num_cpus: int, num_gpus: int) -> Plac
         RunError: a trial asks for more than there is.
     """
     gpus = options.gpus_per_trial if options.gpus_per_trial is not None else float(min(num_gpus, 1))
+    if options.gpu_hours is not None and not gpus:
+        raise RunError("--gpu-hours: got it where no trial uses a GPU, expected some: bound the --time-budget instead")
     if gpus > num_gpus:
         raise RunError(f"--gpus-per-trial: got {gpus:g}, expected at most {num_gpus}, the GPUs there are")
     cpus = options.cpus_per_trial

@@ -83,7 +83,10 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
     manifest = Manifest.load(data)
     metric, direction = objective_direction(manifest.task.kind, options.objective)
     fixed = {space: fixed_parameters(probe, options.fixed, manifest.task) for space, probe in free.items()}
-    probes = {name: probe_space(space, seed=options.seed, fixed=fixed[name]) for name, space in spaces.items()}
+    probes = {
+        name: probe_space(space, seed=options.seed, fixed=fixed[name]) if fixed[name] else free[name]
+        for name, space in spaces.items()
+    }
     check_survey(manifest, data, metric)
     for name, probe in probes.items():
         check_sampler(options.sampler, free[name].distributions, fixed[name])
@@ -110,7 +113,8 @@ def first_trials(
         name: [queue_item({**item, **fixed[name]}, named=True) for item in space.named]
         for name, space in spaces.items()
     }
-    if options.warm_start is not None:
+    # A run that goes on has its queue in its studies.
+    if options.warm_start is not None and options.resume is None:
         studies = load_studies(options.warm_start)
         if not studies.keys() & spaces.keys():
             raise RunError(
@@ -120,8 +124,9 @@ def first_trials(
         for name in studies.keys() & spaces.keys():
             for number, params in best_params(studies[name], NUM_WARM):
                 usable = {key: value for key, value in params.items() if probes[name].allows(key, value)}
-                origin = f"{options.warm_start.name} trial {number}"
-                queues[name].append(queue_item({**usable, **fixed[name]}, warm_start=origin))
+                item = queue_item({**usable, **fixed[name]}, warm_start=f"{options.warm_start.name} trial {number}")
+                if all(item["params"] != other["params"] for other in queues[name]):
+                    queues[name].append(item)
     return queues
 
 

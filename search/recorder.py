@@ -87,8 +87,12 @@ class Recorder(Callback):
         self.restarts += 1
         entry, why = self.entry(trial), ""
         if _host_memory_ran_out(trial):
-            size = max(1, (trial.config["micro_batch"] or entry.config["batch_size"]) // 2)
-            trial.config["micro_batch"] = size
+            before = trial.config["micro_batch"] or entry.config["batch_size"]
+            trial.config["micro_batch"] = size = max(1, before // 2)
+            self._ledger.accounts[entry.space].remember_micro_batch(entry.config["image_px"], size)
+            if size < before:
+                # What could be halved is no restart of those that --max-restarts counts.
+                trial.run_metadata.num_failures -= 1
             why = f" for want of memory: {size} images at once from now on"
         self._say(f"{entry.space} trial {entry.number}: its worker died{why}; it goes on after epoch {entry.epochs}")
 

@@ -5,9 +5,12 @@ What is done is kept after every epoch, so that a worker that died, or a search 
 
 import gc
 import math
+import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ from galaxy_models.cli import machine_fault
 from galaxy_models.data.manifest import SPLIT_NAMES
 from galaxy_models.errors import GalaxyError, WeightsError
 from search.finalist import FinalJob, FinalSetting
+from search.journal import FULL_DISK
 from search.results import PREDICTIONS_NAME, WEIGHTS_NAME, FinalRun, save_result
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from galaxy_models.training.survey import SurveyData
 
 STATE_NAME = "state.pt"
+WAIT_S = 2.0
 TEST = "test"
 
 
@@ -119,7 +124,7 @@ def retrain(job: FinalJob, setting: FinalSetting) -> FinalRun:
         # No other command shall take them for a network that was evaluated.
         (folder / WEIGHTS_NAME).unlink(missing_ok=True)
         result = job.result(failure=str(error), epochs=error.progress.epochs, seconds=error.progress.seconds)
-    save_result(setting.run_dir, result)
+    _when_there_is_room(partial(save_result, setting.run_dir, result))
     (folder / STATE_NAME).unlink(missing_ok=True)
     return result
 
@@ -131,7 +136,7 @@ def _train(job: FinalJob, setting: FinalSetting, survey: "SurveyData", runtime: 
 
     folder = setting.folder(job)
     identity = {"config": job.config.to_dict(), "survey_digest": survey.manifest.digest}
-    trainer = Trainer(job.config, survey, runtime=runtime)
+    trainer = Trainer(job.config, survey, runtime=runtime, micro_batch=job.micro_batch)
     progress = _resume(trainer, folder / STATE_NAME, identity)
     if not progress.epochs:
         # Of another configuration or survey.
@@ -142,12 +147,26 @@ def _train(job: FinalJob, setting: FinalSetting, survey: "SurveyData", runtime: 
             words = f"training diverged in epoch {metrics['epoch']:.0f}: loss or answers are not finite"
             raise NoResultError(words, progress)
         if progress.note(metrics, setting):
-            trainer.save_weights(folder / WEIGHTS_NAME)
+            _when_there_is_room(partial(trainer.save_weights, folder / WEIGHTS_NAME))
         # After the weights: an attempt that dies in between does this epoch again, and writes the same weights.
-        save_state(folder / STATE_NAME, {"trainer": trainer.state_dict(), "progress": vars(progress), **identity})
+        state = {"trainer": trainer.state_dict(), "progress": vars(progress), **identity}
+        _when_there_is_room(partial(save_state, folder / STATE_NAME, state))
     if not progress.best_epoch:
         raise NoResultError(f"val_{setting.metric} was never a finite number", progress)
     return progress
+
+
+def _when_there_is_room(write: Callable[[], object]) -> None:
+    """Write a file; while the disk is full, wait and try again."""
+    while True:
+        try:
+            write()
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            time.sleep(WAIT_S)
+        else:
+            return
 
 
 def _resume(trainer: "Trainer", state_file: Path, identity: dict[str, Any]) -> _Progress:
@@ -187,7 +206,7 @@ def _evaluate(
         split = survey.split(name)
         answers = answer_split(model, split, survey.task, average=name == TEST, **common)
         predicted[name] = Predicted(split.ids, split.targets, answers)
-    write_predictions(folder / PREDICTIONS_NAME, survey.task, predicted)
+    _when_there_is_room(partial(write_predictions, folder / PREDICTIONS_NAME, survey.task, predicted))
     targets = {name: torch.from_numpy(one.targets) for name, one in predicted.items()}
     averaged = predicted[TEST].answers.averaged
     assert averaged is not None

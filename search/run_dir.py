@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import platform
 import re
-import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -84,9 +83,11 @@ def keep_spaces(run_dir: Path, plan: "Plan") -> None:
     """Keep the space files as they are."""
     (run_dir / "spaces").mkdir(exist_ok=True)
     for space in plan.spaces.values():
-        copy = run_dir / "spaces" / f"{space.name}.py"
-        if not copy.exists() or not copy.samefile(space.path):
-            shutil.copyfile(space.path, copy)
+        copy, text = run_dir / "spaces" / f"{space.name}.py", space.path.read_bytes()
+        if not copy.exists() or copy.read_bytes() != text:
+            partial = copy.with_name(f".{copy.name}.partial")
+            partial.write_bytes(text)
+            partial.replace(copy)
 
 
 def describe_search(plan: "Plan") -> dict[str, Any]:
@@ -153,7 +154,12 @@ def differences(run_dir: Path, record: Mapping[str, Any], now: Mapping[str, Any]
     for name, space in plan.spaces.items():
         before = record["spaces"].get(name)
         if before is not None and before["digest"] != space.digest:
-            old = (run_dir / "spaces" / f"{name}.py").read_text(encoding="utf-8").splitlines()
+            kept = run_dir / "spaces" / f"{name}.py"
+            if not kept.is_file():
+                raise RunError(
+                    f"{kept}: no such file, expected the space as it was: copy the run's folder again, whole"
+                )
+            old = kept.read_text(encoding="utf-8").splitlines()
             new = space.path.read_text(encoding="utf-8").splitlines()
             lines = list(difflib.unified_diff(old, new, f"{name}.py then", f"{space.path} now", n=0, lineterm=""))
             found += [f"space {name}:", *lines[:_MAX_DIFFERENCES]]

@@ -6,6 +6,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from galaxy_models.cli import machine_fault
+from galaxy_models.errors import GalaxyError
 from search.ledger import Ledger
 
 # What Tune adds to a result, and what the study need not keep.
@@ -41,7 +42,7 @@ class LedgerScheduler(FIFOScheduler):
         metrics = {key: value for key, value in result.items() if key in _MEASURED or key.startswith(_METRIC_PREFIXES)}
         try:
             goes_on = self._ledger.report(trial.trial_id, metrics)
-        except OSError as error:
+        except (OSError, GalaxyError) as error:
             # Kept for the driver: raised here, Tune would bury it under its own.
             self.fault = machine_fault(error, "the run's folder") or error
             return TrialScheduler.CONTINUE

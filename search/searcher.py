@@ -51,7 +51,7 @@ class StudySearcher(Searcher):
             "number": entry.number,
             "train": entry.config,
             "known_epochs": entry.epochs,
-            "micro_batch": account.micro_batch(entry),
+            "micro_batch": account.micro_batch(entry.config["image_px"]),
             "value_to_beat": math.nan if entry.rerun_of is not None else account.value_to_beat(self._keep_top),
         }
 

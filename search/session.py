@@ -1,6 +1,6 @@
 """One call of the command line that works on a run: what it may go on with, and what it leaves in the record."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from search.options import SearchOptions
 from search.preflight import Plan
 from search.run_dir import SCHEMA_VERSION, describe_search, differences, keep_spaces, load_record, save_record
 from search.rungs import rung_epochs
+from search.study import check_compatible, load_studies
 
 if TYPE_CHECKING:
     from search.experiment import Job
@@ -53,6 +54,7 @@ class Session:
                     "--accept-changes goes on all the same:\n" + "\n".join(f"  {line}" for line in found)
                 )
             if found:
+                check_acceptable(run_dir, record, now, plan)
                 Console().print("going on with changes:\n" + "\n".join(f"  {line}" for line in found), markup=False)
         sessions.append(
             {"command": options.command, "started": _now(), "ended": "", "elapsed_s": None, "reason": "",
@@ -61,6 +63,9 @@ class Session:
         # What `describe` adds stays that of the session before until this one gets as far.
         record |= {"schema_version": SCHEMA_VERSION, "name": run_dir.resolve().name, **now, "sessions": sessions}
         record |= {"command": sessions[0]["command"], "options": kept, "notes": []}
+        if fresh:
+            # Before the record: a record without a journal is of a folder that was copied by halves.
+            (run_dir / JOURNAL).touch()
         keep_spaces(run_dir, plan)
         session = cls(run_dir, record)
         session._save()
@@ -131,6 +136,24 @@ def check_whole(run_dir: Path, sessions: Sequence[dict[str, Any]]) -> None:
         raise RunError(
             f"{path}: {path.stat().st_size:,} bytes, expected at least {known:,}: copy the run's folder again, whole"
         )
+
+
+def check_acceptable(run_dir: Path, record: Mapping[str, Any], now: Mapping[str, Any], plan: Plan) -> None:
+    """Check that what has changed can stand in one study with what is there.
+
+    Raises:
+        RunError: the task is another, or a parameter is of another kind.
+    """
+    before, after = (one["survey"]["task"] for one in (record, now))
+    if (before["kind"], before["names"]) != (after["kind"], after["names"]):
+        raise RunError(
+            f"{plan.data}: {after['kind']} {', '.join(after['names'])}, expected those of the run, {before['kind']} "
+            f"{', '.join(before['names'])}: numbers of two tasks cannot be compared; begin a new run, with "
+            f"--warm-start {run_dir}"
+        )
+    for name, study in load_studies(run_dir).items():
+        if name in plan.spaces:
+            check_compatible(study, plan.spaces[name], plan.distributions[name])
 
 
 def _now() -> str:

@@ -1,6 +1,7 @@
 """The studies of a run: one a space, all in one journal on disk, the one record of the search."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,10 @@ def open_study(
 
 
 def best_params(study: optuna.Study, count: int) -> list[tuple[int, dict[str, Any]]]:
-    """Numbers and parameters of a study's best trials by the best epoch each had, failed ones not, best first."""
+    """Numbers and parameters of a study's best trials by the best epoch each had, best first.
+
+    Failed ones do not count; of several with the same parameters, the best stands for all.
+    """
     sign = 1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1.0
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     found = [
@@ -60,7 +64,35 @@ def best_params(study: optuna.Study, count: int) -> list[tuple[int, dict[str, An
         for trial in ended
         if trial.intermediate_values and DUPLICATE_OF not in trial.user_attrs
     ]
-    return [(number, params) for _, number, params in sorted(found, key=lambda one: one[:2])[:count]]
+    distinct: dict[str, tuple[int, dict[str, Any]]] = {}
+    for _, number, params in sorted(found, key=lambda one: one[:2]):
+        distinct.setdefault(json.dumps(params, sort_keys=True), (number, params))
+    return list(distinct.values())[:count]
+
+
+def check_compatible(
+    study: optuna.Study, space: Space, distributions: Mapping[str, optuna.distributions.BaseDistribution]
+) -> None:
+    """Check that a study can take up trials of a space that was changed.
+
+    Args:
+        study: of the space as it was.
+        space: as it is now.
+        distributions: where its parameters are drawn from now.
+
+    Raises:
+        RunError: a parameter is of another kind than it was.
+    """
+    for trial in study.get_trials(deepcopy=False):
+        for name, old in trial.distributions.items():
+            new = distributions.get(name, old)
+            try:
+                optuna.distributions.check_distribution_compatibility(old, new)
+            except ValueError:
+                raise RunError(
+                    f"{space.path}: {name} was {old} when the run began and is {new} now, expected only its range to "
+                    "change: put it back, or add the file under another name as a further space"
+                ) from None
 
 
 def load_studies(run_dir: Path) -> dict[str, optuna.Study]:

@@ -1,5 +1,7 @@
 """TensorBoard files of a run: every metric per epoch and trial, and HParams with the best value reached."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +66,13 @@ class TensorBoard(Callback):
         ]
         if not values:
             return
-        if trial.trial_id not in self._writers:
-            found = self._recorder.entry(trial)
-            folder = self._folder / found.space / f"trial-{found.number:05d}"
-            self._writers[trial.trial_id] = found, SummaryWriter(str(folder), flush_secs=5)
-        writer = self._writers[trial.trial_id][1]
-        writer._get_file_writer().add_summary(Summary(value=values), int(result["epoch"]))
+        with self._dropped_on_a_full_disk(trial.trial_id):
+            if trial.trial_id not in self._writers:
+                found = self._recorder.entry(trial)
+                folder = self._folder / found.space / f"trial-{found.number:05d}"
+                self._writers[trial.trial_id] = found, SummaryWriter(str(folder), flush_secs=5)
+            writer = self._writers[trial.trial_id][1]
+            writer._get_file_writer().add_summary(Summary(value=values), int(result["epoch"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Write the trial's line of the HParams page."""
@@ -88,7 +91,7 @@ class TensorBoard(Callback):
         if key not in self._writers:
             return
         found, writer = self._writers.pop(key)
-        with writer:
+        with self._dropped_on_a_full_disk(key), writer:
             if found.outcome is None:
                 return
             name = f"{found.space}/trial-{found.number:05d}"
@@ -96,6 +99,14 @@ class TensorBoard(Callback):
             if found.best_epoch:
                 writer.add_scalar(f"best/{self._ledger.objective}", found.best_value, found.best_epoch)
                 writer.add_scalar("best/epoch", found.best_epoch, found.best_epoch)
+
+    @contextlib.contextmanager
+    def _dropped_on_a_full_disk(self, key: str) -> Iterator[None]:
+        """Go without a curve whose file could not be written: it must not end a search, and the study has it all."""
+        try:
+            yield
+        except OSError:
+            self._writers.pop(key, None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its callbacks; nothing reads that, since the study is the record."""

@@ -30,7 +30,7 @@ def fewest(standings: Sequence[Standing], quotas: dict[str, int]) -> str | None:
     return min(waiting, key=lambda one: (one.started, one.epochs)).name if waiting else None
 
 
-def race_quotas(num_spaces: int, total_trials: int) -> list[int]:
+def race_quotas(num_spaces: int, total_trials: int, *, at_least: int = 1) -> list[int]:
     """Trials that a space may have had at the end of each round of a race in which each round halves the field.
 
     Each round spends about the same number of trials, so the survivors of each have twice as many as those of the
@@ -39,13 +39,15 @@ def race_quotas(num_spaces: int, total_trials: int) -> list[int]:
     Args:
         num_spaces: spaces at the start.
         total_trials: trials of all spaces together.
+        at_least: trials that a space has before it may leave, also where that is more than its share.
     """
     fields = [num_spaces]
     while fields[-1] > 1:
         fields.append(-(-fields[-1] // 2))
-    quotas, had = [], 0
+    quotas: list[int] = []
+    had = 0
     for field in fields:
-        had += max(1, total_trials // (len(fields) * field))
+        had += max(1 if quotas else at_least, total_trials // (len(fields) * field))
         quotas.append(had)
     return quotas
 

@@ -129,6 +129,11 @@ def load_run_info(run_dir: Path) -> RunInfo:
             f"{path}: found schema version {version!r}, expected {SCHEMA_VERSION}: "
             "write the report with the version of galaxy-search that ran the search"
         )
+    if "objective" not in values and "sessions" in values:
+        raise RunError(
+            f"{run_dir}: ended, or is, before its first trial, expected one: go on with python -m search.run "
+            f"--resume {run_dir}"
+        )
     try:
         return _run_info(values, run_dir.resolve().name)
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:

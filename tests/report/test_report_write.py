@@ -24,9 +24,9 @@ from search.report.write import write_findings
 
 NASTY = "<script>alert(1)</script>|\"'`*\n# x & \\ $y$"
 FILES = {
-    "report.html", "report.md", "best_configs.json", "trials.parquet", "curves.parquet", "scores.csv", "costs.csv", "time.csv", "classes.csv",
-    "pairs.csv", "selection.csv", "questions.csv", "confusion.csv", "calibration.csv", "importances.csv",
-    "transfer.csv", "figures",
+    "report.html", "report.md", "best_configs.json", "trials.parquet", "curves.parquet", "scores.csv", "costs.csv",
+    "time.csv", "classes.csv", "pairs.csv", "selection.csv", "questions.csv", "confusion.csv",
+    "calibration.csv", "importances.csv", "transfer.csv", "figures",
 }  # fmt: skip
 
 

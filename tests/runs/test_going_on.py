@@ -75,7 +75,7 @@ def test_more_trials_and_longer_ones_and_another_space(story: Story) -> None:
     # The best is run again to the new length.
     promoted = [one for one in after if PROMOTED_FROM in one.user_attrs]
     best = min((one for one in before if one.state == TrialState.COMPLETE), key=lambda one: one.value)
-    assert promoted[0].user_attrs[PROMOTED_FROM] == best.number
+    assert promoted[0].user_attrs[PROMOTED_FROM] == best.user_attrs.get(FINALIST_OF, best.number)
     assert promoted[0].params == best.params
     assert promoted[0].user_attrs["config"]["epochs"] == 9
     assert max(promoted[0].intermediate_values) == 9
@@ -95,8 +95,9 @@ def test_budgets_count_what_earlier_sessions_spent(story: Story) -> None:
     code, _, err = story.go_on("--num-trials", "+500", "--epoch-budget", str(spent))
     assert code == 2
     assert f"epoch budget: {spent} of {spent} epochs" in err
-    # Refused: the run is still one of 7 trials.
+    # Refused: the run is still one of 7 trials, and its report can still be written.
     assert story.options()["num_trials"] == 7
+    assert run(story.folder, str(story.run_dir), module="search.report")[0] == 0
 
 
 def test_the_folder_moved_and_the_space_files_gone(story: Story, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from two_spaces import FOUR, epoch, make_ledger
 
-from search.convergence import ask_terminator, make_test
+from search.convergence import make_test
 from search.ledger import Ledger
 
 
@@ -134,9 +134,12 @@ def test_the_terminator_is_asked_every_fifth_trial_from_the_twentieth(
 
     monkeypatch.setattr(terminator.Terminator, "should_terminate", judge)
     ledger, said = make_ledger(tmp_path, names="a", num_trials=32, max_epochs=1), []
+    test = make_test(True, "tpe", None, seed=0)  # type: ignore[arg-type]
+    assert test is not None
     for number in range(32):
         ledger.start(str(number))
         ledger.report(str(number), epoch(1, 0.5))
-        said.append(ask_terminator(ledger.accounts["a"], seed=0))
+        said.append(test(ledger.accounts["a"]))
     assert asked == [20, 25, 30]
-    assert [words for words in said if words] == ["a has converged, by Optuna's terminator, after 30 complete trials"]
+    # What it said stands, also when a trial more has ended.
+    assert said == [""] * 29 + ["a has converged, by Optuna's terminator, after 30 complete trials"] * 3

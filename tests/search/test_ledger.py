@@ -89,7 +89,7 @@ def test_best_of_ended_trials_that_did_not_fail(tmp_path: Path, direction: Any) 
     ledger.report("0", epoch(2, sign * 0.9))
     ledger.finish("1", "failed", "diverged")
     ledger.report("2", epoch(2, sign * 0.9))
-    assert ledger.best["a"].number == 2
+    assert ledger.accounts["a"].ranking[0].number == 2
     assert [account.value_to_beat(place) for place in (1, 2)] == [sign * 0.3, sign * 0.5]
     assert math.isnan(account.value_to_beat(3))
 
@@ -194,11 +194,13 @@ def test_images_in_memory_at_once_are_those_of_the_smallest_that_fitted(tmp_path
     entry = ledger.start("0")
     assert entry is not None
     size = entry.config["batch_size"]
-    assert account.micro_batch(entry) is None
+    assert account.micro_batch(entry.config["image_px"]) is None
     ledger.report("0", epoch(1, 0.5, micro_batch=size))
-    assert account.micro_batch(entry) is None
+    assert account.micro_batch(entry.config["image_px"]) is None
     ledger.report("0", epoch(2, 0.5, micro_batch=size // 4))
     other = ledger.start("1")
     assert other is not None
-    assert account.micro_batch(other) == size // 4
-    assert make_ledger(tmp_path, names="a", max_epochs=2).accounts["a"].micro_batch(other) == size // 4
+    assert account.micro_batch(other.config["image_px"]) == size // 4
+    assert (
+        make_ledger(tmp_path, names="a", max_epochs=2).accounts["a"].micro_batch(other.config["image_px"]) == size // 4
+    )

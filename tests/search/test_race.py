@@ -45,15 +45,22 @@ def test_the_worse_half_leaves_after_each_round_and_the_best_gets_most(tmp_path:
     places=st.integers(1, 3),
     num_spaces=st.integers(2, 4),
     min_complete=st.integers(1, 3),
+    num_trials=st.sampled_from([1, 2, 8]),
     text=st.sampled_from([SPACE, FOUR]),
 )
 def test_no_space_leaves_before_it_had_its_complete_trials(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, places: int, num_spaces: int, min_complete: int, text: str
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    places: int,
+    num_spaces: int,
+    min_complete: int,
+    num_trials: int,
+    text: str,
 ) -> None:
     names = "abcd"[:num_spaces]
     ledger = make_ledger(
         tmp_path_factory.mktemp("race"), names=names, text=text, sampler="random", share="race",
-        num_trials=8, min_complete=min_complete,
+        num_trials=num_trials, min_complete=min_complete,
     )  # fmt: skip
     left = run_race(ledger, seed=seed, places=places, quality=dict.fromkeys(names, 0.0))
     assert len(left) == num_spaces - 1
@@ -61,6 +68,19 @@ def test_no_space_leaves_before_it_had_its_complete_trials(
         study = ledger.accounts[name].study
         configurations = {tuple(trial.params.values()) for trial in study.get_trials()}
         assert counts["complete"] >= min(min_complete, len(configurations)), (name, counts)
+
+
+def test_a_space_that_was_given_up_drops_no_other(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="ab", share="race", num_trials=4, min_complete=1, max_epochs=1)
+    for number in range(20):
+        entry = ledger.start(str(number))
+        if entry is None:
+            break
+        ledger.report(str(number), epoch(1, 0.1 if entry.space == "a" else 0.5))
+        if ledger.accounts["a"].started == 2:
+            ledger.given_up["a"] = "a bug"
+    assert ledger.left_race == {}
+    assert ledger.accounts["b"].started > ledger.accounts["a"].started
 
 
 def test_a_race_goes_on_where_it_was_left(tmp_path: Path) -> None:

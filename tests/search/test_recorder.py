@@ -180,6 +180,7 @@ def test_a_worker_that_died_for_want_of_memory_goes_on_with_half_the_images(benc
     trial = bench.run("0", 0.5)
     size = bench.recorder.entry(trial).config["batch_size"]
     trial.error_file = str(tmp_path / "error.txt")
+    trial.run_metadata = SimpleNamespace(num_failures=3)
     Path(trial.error_file).write_text("Failure # 1\nout of memory issue\nFailure # 2\nthe actor was killed\n")
     bench.recorder.on_trial_recover(0, [], trial)
     assert trial.config["micro_batch"] is None
@@ -188,6 +189,9 @@ def test_a_worker_that_died_for_want_of_memory_goes_on_with_half_the_images(benc
         bench.recorder.on_trial_recover(0, [], trial)
         assert trial.config["micro_batch"] == expected
     assert bench.recorder.restarts == 3
+    # Of three deaths, two could be helped; later trials know from the start.
+    assert trial.run_metadata.num_failures == 1
+    assert bench.ledger.accounts["a"].micro_batch(None) == size // 4
     assert bench.said[0] == "a trial 0: its worker died; it goes on after epoch 1"
     memory = f"its worker died for want of memory: {size // 2} images at once from now on"
     assert bench.said[1] == f"a trial 0: {memory}; it goes on after epoch 1"

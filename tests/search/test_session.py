@@ -14,7 +14,7 @@ from search import run_dir as module
 from search.errors import RunError
 from search.options import SearchOptions
 from search.preflight import Plan
-from search.run_dir import RECORD, create_run_dir, load_record
+from search.run_dir import RECORD, create_run_dir, load_record, save_record
 from search.session import Session, check_whole
 
 
@@ -195,3 +195,24 @@ def test_the_record_is_one_json_file(bench: Bench) -> None:
     assert record["name"] == "run"
     assert record["survey"]["digest"] == bench.manifest.digest
     assert record["spaces"]["a"]["digest"] == bench.space.digest
+
+
+def test_a_run_that_is_killed_before_its_first_trial_can_go_on(bench: Bench) -> None:
+    bench.run_dir.mkdir()
+    Session.begin(bench.run_dir, bench.options, bench.plan)
+    assert (bench.run_dir / "study.journal").read_bytes() == b""
+    bench.go_on()
+
+
+def test_another_task_is_refused_also_where_changes_are_accepted(bench: Bench) -> None:
+    bench.begin()
+    bench.manifest = replace(make_manifest("1"), task=Task("classes", ("x", "z")))
+    with pytest.raises(RunError, match=r"classes x, z, expected those of the run, classes x, y: .* begin a new run"):
+        bench.go_on(accept=True)
+
+
+def test_what_the_report_needs_stays_until_a_session_has_its_own(bench: Bench) -> None:
+    bench.begin()
+    save_record(bench.run_dir, {**bench.record, "objective": "nll"})
+    bench.go_on()
+    assert bench.record["objective"] == "nll"
