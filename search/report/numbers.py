@@ -8,11 +8,12 @@ import numpy as np
 from galaxy_models.morphology.tree import GZ2
 from search.report.comparable import Judged
 from search.report.evidence.classes import Reliability, class_reliability, confusion, vote_reliability
+from search.report.evidence.questions import question_estimates
 from search.report.evidence.scores import NUM_BINS
 from search.report.figures.results import cost_of
 from search.report.findings import Findings
 from search.report.tables.cost import STATES, hours, time_spent
-from search.report.tables.scores import question_rmse, searched_value
+from search.report.tables.scores import searched_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,14 +129,12 @@ def question_table(findings: Findings) -> "pd.DataFrame":
     """A row a backbone and question of the Galaxy Zoo 2 tree; empty for other surveys."""
     import pandas as pd
 
-    questions = GZ2.questions if findings.info.task.names == GZ2.columns else ()
     rows = [
-        (name, one.name, question_rmse(standing, range(one.columns.start, one.columns.stop)))
-        for name, standing in findings.standings.items()
-        if standing.answers
-        for one in questions
+        (backbone, name, found.value, found.spread, found.low, found.high)
+        for backbone, standing in findings.standings.items()
+        for name, found in question_estimates(standing, findings.info).items()
     ]
-    return pd.DataFrame(rows, columns=["backbone", "question", "rmse"])
+    return pd.DataFrame(rows, columns=["backbone", "question", "rmse", "spread_over_seeds", "low", "high"])
 
 
 def calibration_table(findings: Findings) -> "pd.DataFrame":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 from pathlib import Path
 
@@ -129,7 +130,14 @@ def test_questions_have_an_rmse_each(tmp_path: Path) -> None:
     # Question 7, roundness, has the columns Class7.1 to Class7.3.
     columns = [GZ2.columns.index(f"Class7.{answer}") for answer in (1, 2, 3)]
     expected = sk.root_mean_squared_error(targets[:, columns].ravel(), outputs[:, columns].ravel())
-    assert table.groups[6] == ("7 roundness", (("How rounded is it?", f"{expected:.4f}"),))
+    header, ((text, cell),) = table.groups[6]
+    assert (header, text) == ("7 roundness", "How rounded is it?")
+    value, bounds = cell.split("\n")
+    assert value == f"{expected:.4f}"
+    # Mean squared errors of 60 galaxies: the interval is that of their mean, by the normal approximation.
+    each = ((targets - outputs)[:, columns] ** 2).mean(axis=1)
+    low, high = (math.sqrt(each.mean() + z * each.std() / math.sqrt(60)) for z in (-1.96, 1.96))
+    assert [float(bound) for bound in re.findall(r"[0-9.]+", bounds)] == pytest.approx([low, high], rel=0.03)
     assert scores.questions(make_findings(tmp_path / "none", [])) is None
 
 

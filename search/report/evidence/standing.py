@@ -141,7 +141,7 @@ def choose(results: Sequence[FinalRun], info: RunInfo) -> dict[str, tuple[FinalR
 
     def key(item: tuple[int, list[FinalRun]]) -> tuple[int, float, int]:
         rank, runs = item
-        return -len(runs), sign * _mean(run.metric("val", info.objective) for run in runs), rank
+        return -len(runs), sign * mean_of(run.metric("val", info.objective) for run in runs), rank
 
     return {name: tuple(min(ranks.items(), key=key)[1]) for name, ranks in groups.items()}
 
@@ -190,7 +190,7 @@ def _point_scores(runs: tuple[FinalRun, ...], info: RunInfo) -> dict[str, dict[s
     rows[AVERAGED] = [(run.metrics_tta.get("test") or {}) for run in runs]
     return {
         row: {
-            name: Estimate(_mean(values), _spread(values))
+            name: Estimate(mean_of(values), spread_of(values))
             for name in METRICS[info.task.kind]
             for values in [[one.get(name, math.nan) for one in measured]]
         }
@@ -224,7 +224,7 @@ def _intervals(answers: dict[str, tuple[Answers, ...]], info: RunInfo) -> dict[s
         bounds = result.setdefault(name, {}).setdefault(row, {})
         for score in observed[0]:
             values = [one[score] for one in observed]
-            value, spread = _mean(values), _spread(values)
+            value, spread = mean_of(values), spread_of(values)
             kind, _, index = score.partition(":")
             if info.task.kind == "classes" and index:
                 galaxies, given = _class_sizes(answers[name], int(index), averaged=row == AVERAGED)
@@ -244,7 +244,7 @@ def _class_sizes(answers: tuple[Answers, ...], index: int, *, averaged: bool) ->
     """Test galaxies of a class, and how many are given it, mean over seeds."""
     outputs = [one.averaged if averaged else one.outputs for one in answers]
     given = [int((one.argmax(axis=1) == index).sum()) for one in outputs if one is not None]
-    return int((answers[0].targets == index).sum()), _mean(given)
+    return int((answers[0].targets == index).sum()), mean_of(given)
 
 
 def score_interval(draws: NDArray[np.float64], value: float, score: str) -> tuple[float, float]:
@@ -267,10 +267,12 @@ def bootstrap_seed(info: RunInfo) -> int:
     return derive_seed(info.seed, "bootstrap", info.survey_digest)
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean_of(values: Iterable[float]) -> float:
+    """Mean over seeds; NaN of none."""
     known = list(values)
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def _spread(values: Sequence[float]) -> float:
+def spread_of(values: Sequence[float]) -> float:
+    """Standard deviation over seeds; NaN with fewer than two."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan

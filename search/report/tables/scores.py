@@ -5,6 +5,7 @@ import math
 from galaxy_models.morphology.tree import GZ2
 from galaxy_models.task import METRICS
 from search.report.blocks import Table, counted, decimal, interval, listed, p_value, percent, signed, whole
+from search.report.evidence.questions import question_estimates
 from search.report.evidence.standing import AVERAGED, Estimate, Standing
 from search.report.findings import LABELS, Findings
 
@@ -73,7 +74,11 @@ def _seeds(findings: Findings) -> str:
 def score_cell(standing: Standing | None, row: str, name: str) -> str:
     """A score, its spread over seeds, and on a second line its interval."""
     found = standing.estimate(row, name) if standing else Estimate()
-    digits = 4 if name.startswith("rmse") else 3
+    return estimate_cell(found, 4 if name.startswith("rmse") else 3)
+
+
+def estimate_cell(found: Estimate, digits: int) -> str:
+    """An estimate in a cell: value ± spread over seeds, and its interval on a second line."""
     value = decimal(found.value, digits)
     if math.isfinite(found.value) and math.isfinite(found.spread):
         value = f"{value} ± {decimal(found.spread, digits)}"
@@ -177,32 +182,22 @@ def pairs(findings: Findings) -> Table | None:
 
 def questions(findings: Findings) -> Table | None:
     """RMSE of the vote fractions of each question; None for other surveys than of the Galaxy Zoo 2 tree."""
-    if findings.info.task.names != GZ2.columns:
-        return None
-    names = [name for name, one in findings.standings.items() if one.answers]
-    if not names:
+    found = {name: question_estimates(one, findings.info) for name, one in findings.standings.items()}
+    found = {name: estimates for name, estimates in found.items() if estimates}
+    if not found:
         return None
     groups = []
     for question in GZ2.questions:
-        columns = range(question.columns.start, question.columns.stop)
-        cells = [decimal(question_rmse(findings.standings[name], columns), 4) for name in names]
+        cells = [estimate_cell(estimates[question.name], 4) for estimates in found.values()]
         groups.append((f"{question.number} {question.name.replace('_', ' ')}", ((question.text, *cells),)))
     return Table(
-        caption="Test RMSE of the vote fractions of each question, mean over seeds",
-        columns=("Question", "As the volunteers read it", *names),
+        caption="Test RMSE of the vote fractions of each question",
+        columns=("Question", "As the volunteers read it", *found),
         groups=tuple(groups),
         text_columns=1,
-        note="Over all answers of a question; cumulative fractions, so that rarely asked questions have small errors.",
+        note="Over all answers of a question; cumulative fractions, so that rarely asked questions have small errors. "
+        "Mean over seeds ± their standard deviation; below it the 95 % interval over galaxies (bootstrap).",
     )
-
-
-def question_rmse(standing: Standing, columns: range) -> float:
-    """RMSE over the answers of one question: a mean over seeds of roots of mean squared errors."""
-    errors = [
-        float(((one.outputs[:, columns] - one.targets[:, columns]).astype(float) ** 2).mean() ** 0.5)
-        for one in standing.answers
-    ]
-    return math.fsum(errors) / len(errors) if errors else math.nan
 
 
 def share_words(value: float, low: float, high: float) -> str:
