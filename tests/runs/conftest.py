@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 from blobs import write_survey
 
-# With two processes these files run beside the others, each in one of them, so that searches do not crowd.
-_TOGETHER = {"test_kill": "killed", "test_going_on": "killed"}
+# With several processes these files run side by side, so that few searches run at a time. Most of a small search is
+# waiting: for processes to start, and for them to end.
+_GROUPS = {"test_kill": "killed", "test_going_on": "story", "test_run": "story"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the searches of a file, and of both halves of the folder, one after the other."""
+    """Keep the searches of a group one after the other."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group(_TOGETHER.get(item.path.stem, "others")))
+            item.add_marker(pytest.mark.xdist_group(_GROUPS.get(item.path.stem, "others")))
 
 
 @pytest.fixture(scope="session")

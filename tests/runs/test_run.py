@@ -136,7 +136,7 @@ def test_votes_are_searched_within_a_time_budget(tmp_path: Path) -> None:
     words = ("simulated", "150", "--recipe", "none", "--px", str(PX), "--out", "votes")
     assert run(tmp_path, *words, module="galaxy_models.data.convert")[0] == 0
     (tmp_path / "one.py").write_text(SPACE)
-    bounds = ("--num-trials", "500", "--time-budget", "12s", "--final-seeds", "1")
+    bounds = ("--num-trials", "500", "--time-budget", "25s", "--final-seeds", "1")
     code, out, err = run(tmp_path, "--space", "one.py", "--data", "votes", "--name", "votes", *bounds)
     assert code == 0, err
     assert "test rmse" in out

@@ -56,9 +56,15 @@ def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path:
     # Those that were running are not given up: they have a state each to go on from.
     states = Counter(one.state for one in load_studies(tmp_path / "runs" / "cut")["one"].get_trials())
     assert len(list((tmp_path / "runs" / "cut" / "states" / "one").iterdir())) <= states[TrialState.RUNNING]
-    code, out, err = run(tmp_path, "--resume", "runs/cut", "--num-trials", "500", "--epoch-budget", "1")
+    # Nothing more is to be searched, but the final training is still to be had.
+    words = ("--num-trials", "500", "--epoch-budget", "1", "--final-seeds", "1")
+    code, out, err = run(tmp_path, "--resume", "runs/cut", *words)
+    assert code == 0, err
+    assert "test accuracy" in out
+    assert "epoch budget: " in out
+    code, out, err = run(tmp_path, "--resume", "runs/cut", *words)
     assert code == 2
-    assert "epoch budget" in err
+    assert "expected some left, or a final training to finish: give more with --epoch-budget" in err
 
 
 def test_a_second_signal_leaves_at_once(survey: Path, tmp_path: Path) -> None:
