@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -29,6 +30,7 @@ _OBJECT_STORE_BYTES = 128 * 2**20
 # Without either of these Tune waits for ever.
 _VITAL = ("raylet", "gcs_server")
 _WATCH_INTERVAL_S = 1.0
+_CONFIRM_S = 3.0
 
 
 @contextlib.contextmanager
@@ -72,6 +74,21 @@ def local_ray(remedy: str) -> Iterator[tuple[int, int]]:
     finally:
         over.set()
         ray.shutdown()
+
+
+def confirm_ray() -> None:
+    """Return once Ray has outlived a worker for a while; else not at all, for the watch then ends this process.
+
+    Where Ray itself dies its workers die with it, one of them possibly first: nothing follows from their deaths then.
+    """
+    until = time.monotonic() + _CONFIRM_S
+    while time.monotonic() < until or not _ray_lives():
+        time.sleep(0.1)
+
+
+def _ray_lives() -> bool:
+    names = {child.name() for child in psutil.Process().children() if _is_vital(child) and _lives(child)}
+    return names == set(_VITAL)
 
 
 def _watch(over: threading.Event, remedy: str) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from galaxy_models.cli import machine_fault
 from search.account import Account, Terms
+from search.cluster import confirm_ray
 from search.convergence import make_test
 from search.entry import epoch_metrics
 from search.errors import RunError
@@ -202,7 +203,14 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
     budget_s = None if budget_s is None else budget_s - ledger.elapsed_s()
     searcher = StudySearcher(ledger, job.places.max_concurrent, keep_top=job.options.keep_top)
     scheduler = LedgerScheduler(ledger)
-    recorder = Recorder(ledger, job.run_dir, keep_top=job.options.keep_top, say=lambda words: monitor.say(words))  # noqa: PLW0108 (made below)
+    recorder = Recorder(
+        ledger,
+        job.run_dir,
+        keep_top=job.options.keep_top,
+        say=lambda words: monitor.say(words),  # noqa: PLW0108 (made below)
+        max_restarts=job.options.max_restarts,
+        confirm_ray=confirm_ray,
+    )
     boards = TensorBoard(ledger, recorder, job.run_dir / TENSORBOARD, list(job.plan.parameters))
     monitor = Monitor(ledger, recorder, job.places.max_concurrent, budget_s, console)
 

@@ -235,6 +235,11 @@ class Ledger:
             self.accounts[entry.space].finish(entry, outcome, reason)
             self.commit(durable=True)
 
+    def put_back(self, key: str) -> None:
+        """Leave a trial that nobody runs any more to the next `start`, which comes to it first."""
+        entry = self.live.pop(key)
+        self.accounts[entry.space].unfinished.insert(0, entry)
+
     def spent(self) -> str:
         """Which bound of all trials together is reached; empty if none is."""
         limits = self.limits

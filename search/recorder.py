@@ -31,6 +31,8 @@ class Recorder(Callback):
         run_dir: the run's folder.
         keep_top: best trials of each space whose weights are kept.
         say: prints a line for the user.
+        max_restarts: restarts of a trial whose worker dies.
+        confirm_ray: called before a trial is given up because its worker died; does not return if Ray itself did.
 
     Attributes:
         handovers_s: for each trial that followed another in its worker, the time between them.
@@ -38,11 +40,23 @@ class Recorder(Callback):
         fault: what must end the search: something the user can mend, or a disk that fails.
     """
 
-    def __init__(self, ledger: Ledger, run_dir: Path, *, keep_top: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        run_dir: Path,
+        *,
+        keep_top: int,
+        say: Callable[[str], None],
+        max_restarts: int = 0,
+        confirm_ray: Callable[[], None] = lambda: None,
+    ) -> None:
         self._ledger = ledger
         self._run_dir = run_dir
         self._keep_top = keep_top
         self._say = say
+        self._max_restarts = max_restarts
+        self._confirm_ray = confirm_ray
+        self._starts: Counter[tuple[str, int]] = Counter()
         self._faults_in_a_row: Counter[str] = Counter()
         self._waiting: set[str] = set()
         self._entries: dict[str, Entry] = {}
@@ -97,8 +111,19 @@ class Recorder(Callback):
         self._say(f"{entry.space} trial {entry.number}: its worker died{why}; it goes on after epoch {entry.epochs}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Close a trial whose workers died too often."""
+        """Close a trial whose workers died too often.
+
+        Tune gives up a trial whose worker dies before the trial runs in it: such a one is started once more.
+        """
+        self._confirm_ray()
         entry = self.entry(trial)
+        place = entry.space, entry.number
+        if trial.num_failures <= self._max_restarts and self._starts[place] < self._max_restarts:
+            self._starts[place] += 1
+            self.restarts += 1
+            self._ledger.put_back(trial.trial_id)
+            self._say(f"{entry.space} trial {entry.number}: its worker died at the start; it starts again")
+            return
         with self._disk():
             self._close_fault(trial.trial_id, entry, "the worker process died: killed, or out of memory", None)
             self._sweep(entry.space)

@@ -9,6 +9,8 @@ from blobs import SPACE, run
 
 from galaxy_models.data.manifest import SCHEMA_VERSION
 
+pytestmark = pytest.mark.xdist_group("others")
+
 
 @pytest.mark.parametrize(
     ("break_it", "message"),

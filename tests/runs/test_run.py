@@ -17,6 +17,8 @@ from galaxy_models.training.survey import SurveyData
 from search.entry import FINALIST_OF
 from search.study import load_studies
 
+pytestmark = pytest.mark.xdist_group("story")
+
 
 @pytest.fixture(scope="module")
 def finished(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:

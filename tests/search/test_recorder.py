@@ -29,7 +29,7 @@ class Bench:
     def begin(self, key: str) -> Any:
         entry = self.ledger.start(key)
         assert entry is not None
-        trial = SimpleNamespace(trial_id=key, error_file=None, config={"micro_batch": None})
+        trial = SimpleNamespace(trial_id=key, error_file=None, config={"micro_batch": None}, num_failures=9)
         self.recorder.on_trial_start(0, [], trial)  # type: ignore[arg-type]
         return trial
 
@@ -195,3 +195,26 @@ def test_a_worker_that_died_for_want_of_memory_goes_on_with_half_the_images(benc
     assert bench.said[0] == "a trial 0: its worker died; it goes on after epoch 1"
     memory = f"its worker died for want of memory: {size // 2} images at once from now on"
     assert bench.said[1] == f"a trial 0: {memory}; it goes on after epoch 1"
+
+
+def test_a_trial_whose_worker_died_before_it_ran_is_started_again(tmp_path: Path) -> None:
+    bench, confirmed = Bench(tmp_path), []
+    bench.recorder = Recorder(
+        bench.ledger, tmp_path, keep_top=1, say=bench.said.append, max_restarts=2,
+        confirm_ray=lambda: confirmed.append(1),
+    )  # fmt: skip
+    first = None
+    for attempt in range(3):
+        trial = bench.begin(str(attempt))
+        entry = bench.recorder.entry(trial)
+        first = first or entry
+        # The very same trial, not another.
+        assert entry is first
+        trial.num_failures = 1
+        bench.recorder.on_trial_error(0, [], trial)
+        assert len(confirmed) == attempt + 1
+    assert entry.outcome == "failed"
+    assert bench.said == ["a trial 0: its worker died at the start; it starts again"] * 2
+    following = bench.ledger.start("next")
+    assert following is not None
+    assert following is not first
