@@ -17,7 +17,7 @@ from search.study import load_studies
 
 pytestmark = pytest.mark.xdist_group("killed")
 
-NUM_TRIALS, NUM_KILLS = 30, 21
+NUM_TRIALS, NUM_KILLS = 45, 21
 WORDS = ("--num-trials", str(NUM_TRIALS), "--max-epochs", "9", "--max-concurrent", "1", "--final-seeds", "1")
 # Tells, from inside a worker, each epoch that is trained; a trial's seed is its own.
 SITE = """
@@ -131,20 +131,27 @@ def test_a_search_killed_at_random_moments_is_the_one_that_nobody_killed(
     rng = random.Random(seed)  # noqa: S311
     search = Killed(folder, survey, f"seed-{seed}")
     process = search.start()
-    moments = []
+    moments, begins = [], True
     while (num_kills := sum(search.kills.values())) < NUM_KILLS:
-        kind = rng.choice(["driver", "worker", "worker", "ray"])
-        # In one of four cases before the first epoch: while Python, Ray or the worker starts.
-        more, delay_s = (0, rng.uniform(0, 6)) if rng.random() < 0.25 else (rng.randint(1, 5), rng.uniform(0, 0.15))
+        kind = rng.choice(["driver", "ray", "worker", "worker", "worker", "worker"])
+        # Some are killed while Python, Ray or the worker starts; the others in the midst of an epoch.
+        more, delay_s = rng.randint(1, 3), rng.uniform(0, 0.15)
+        if begins and rng.random() < 0.4:
+            more, delay_s = 0, rng.uniform(0, 6)
         search.wait_for(process, search.num_epochs() + more if more else 0, moments)
         time.sleep(delay_s)
         assert process.poll() is None, f"ended after {num_kills} kills: {process.communicate()}"
         if not kill(process, kind, rng):
             continue
         search.kills[kind] += 1
+        begins = kind != "worker"
         moments.append(f"{kind} at epoch {search.num_epochs()} + {delay_s:.3f} s")
         if kind != "worker":
             process.wait(timeout=60)
+            # What it started may hold the other ends for a while.
+            for pipe in (process.stdout, process.stderr):
+                assert pipe is not None
+                pipe.close()
             process = search.start()
     out, err = process.communicate(timeout=200)
     print(f"seed {seed}: {'; '.join(moments)}")
