@@ -38,7 +38,7 @@ search: $(VENV)/installed-run
 	    --final-seeds $(FINAL_SEEDS) $(SEARCH_ARGS)
 
 test: lint
-	$(IN_VENV) pytest --numprocesses 3 --dist loadgroup $(PYTEST_ARGS)
+	$(IN_VENV) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev
 	$(IN_VENV) ruff check

@@ -9,8 +9,6 @@ from blobs import SPACE, run
 
 from galaxy_models.data.manifest import SCHEMA_VERSION
 
-pytestmark = pytest.mark.xdist_group("others")
-
 
 @pytest.mark.parametrize(
     ("break_it", "message"),

@@ -11,8 +11,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.study import load_studies
 
-pytestmark = pytest.mark.xdist_group("others")
-
 # Python imports this at its start.
 PLANT = """
 import os, sys, time

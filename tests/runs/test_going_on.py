@@ -14,8 +14,6 @@ from search.entry import DUPLICATE_OF, EPOCH, FINALIST_OF, PROMOTED_FROM
 from search.lock import RunLock
 from search.study import load_studies
 
-pytestmark = pytest.mark.xdist_group("story")
-
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 

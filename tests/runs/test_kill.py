@@ -15,8 +15,6 @@ from blobs import SPACE, start
 from search.journal import JOURNAL
 from search.study import load_studies
 
-pytestmark = pytest.mark.xdist_group("killed")
-
 NUM_TRIALS, NUM_KILLS = 45, 21
 WORDS = ("--num-trials", str(NUM_TRIALS), "--max-epochs", "9", "--max-concurrent", "1", "--final-seeds", "1")
 # Tells, from inside a worker, each epoch that is trained; a trial's seed is its own.

@@ -17,8 +17,6 @@ from galaxy_models.training.survey import SurveyData
 from search.entry import FINALIST_OF
 from search.study import load_studies
 
-pytestmark = pytest.mark.xdist_group("story")
-
 
 @pytest.fixture(scope="module")
 def finished(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
@@ -138,7 +136,7 @@ def test_votes_are_searched_within_a_time_budget(tmp_path: Path) -> None:
     words = ("simulated", "150", "--recipe", "none", "--px", str(PX), "--out", "votes")
     assert run(tmp_path, *words, module="galaxy_models.data.convert")[0] == 0
     (tmp_path / "one.py").write_text(SPACE)
-    bounds = ("--num-trials", "500", "--time-budget", "25s", "--final-seeds", "1")
+    bounds = ("--num-trials", "500", "--max-concurrent", "1", "--time-budget", "40s", "--final-seeds", "1")
     code, out, err = run(tmp_path, "--space", "one.py", "--data", "votes", "--name", "votes", *bounds)
     assert code == 0, err
     assert "test rmse" in out

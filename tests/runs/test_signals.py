@@ -12,8 +12,6 @@ from optuna.trial import TrialState
 
 from search.study import load_studies
 
-pytestmark = pytest.mark.xdist_group("others")
-
 
 def start_and_wait(survey: Path, folder: Path) -> "subprocess.Popen[str]":
     """A search that has begun to train."""
