@@ -41,7 +41,7 @@ def which(findings: Findings) -> str:
     unpaired = [one.backbone for one in others if _pair(findings, leader, one) is None]
     differing = [pair for one in others if (pair := _pair(findings, leader, one)) is not None and pair.differs]
     ahead = [pair.second for pair in differing if pair.better != leader.backbone]
-    ties = [one for one in others if one.backbone not in unpaired and not _differs(findings, leader, one)]
+    undecided = [one for one in others if one.backbone not in unpaired and not _differs(findings, leader, one)]
     if ahead:
         better = listed(tuple(f"{name} ({_short(findings, name)})" for name in ahead))
         return (
@@ -54,8 +54,8 @@ def which(findings: Findings) -> str:
             f"{leader.backbone} leads on the validation split and {_does(findings)} {good} {_of(findings, galaxies)}; "
             f"whether it beats {rest} beyond chance cannot be said, since answers for single galaxies are missing."
         )
-    if ties:
-        names = listed(tuple(f"{one.backbone} ({_short(findings, one.backbone)})" for one in ties))
+    if undecided:
+        names = listed(tuple(f"{one.backbone} ({_short(findings, one.backbone)})" for one in undecided))
         worse = [pair.second for pair in differing]
         behind = f"; {listed(tuple(worse))} {'does' if len(worse) == 1 else 'do'} worse" if worse else ""
         return (
