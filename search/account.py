@@ -162,6 +162,11 @@ class Account:
         """Images that an earlier trial with images of this size had in memory at once; None if no trial ran out."""
         return self._micro_batches.get(image_px)
 
+    @property
+    def num_trials(self) -> int:
+        """Trials of the study so far."""
+        return self.started + len(self._rerun)
+
     def promotion(self) -> Entry | None:
         """A complete trial to run again because trials may be longer now than they were: one of the best third."""
         if not self._has_shorter:
@@ -232,7 +237,7 @@ class Account:
     def _start(self, params: dict[str, Any] | None, attrs: dict[str, Any], *, seed: int | None = None) -> Entry:
         running = list(self.live)[-MAX_RUNNING:]
         trials = [self.study._storage.get_trial(self.live[number].trial_id) for number in running]
-        number = self.started + len(self._rerun)
+        number = self.num_trials
         self.study.sampler = self._sampler.make(number, [*self._history.selected(), *trials])
         if params is not None:
             self.study.enqueue_trial(params, user_attrs=attrs)
