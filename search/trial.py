@@ -67,6 +67,10 @@ class GalaxyTrial(tune.Trainable):
         self._begin()
         return True
 
+    def cleanup(self) -> None:
+        """Leave nothing behind on this machine."""
+        self._files.clear()
+
     def _begin(self) -> None:
         self._trainer = None
         self._files.clear()
