@@ -124,7 +124,7 @@ def _calibration(findings: Findings) -> tuple[Block, ...]:
         else "A calibrated network lies on the dashed line: where it predicts a fraction of 0.8, volunteers gave 0.8 "
         "on average. Larger dots hold more answers; all seeds together; the leading backbone only."
     )
-    return (Paragraph(text), Figures(drawn))
+    return _present(Paragraph(text), class_tables.calibration(findings), Figures(drawn))
 
 
 def _mattered(findings: Findings, judged: Judged) -> tuple[Block, ...]:

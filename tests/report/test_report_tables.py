@@ -70,7 +70,30 @@ def test_the_comparison_is_scikit_learns(tmp_path: Path) -> None:
             # There are answers for single galaxies of the test split only.
             assert len(bounds) == (row >= 2)
             for low, high in (map(float, one.split(DASH)) for one in bounds):
-                assert low < np.mean(values) < high, name
+                assert low < np.mean(values) < high or name == "ECE", name
+
+
+def test_the_calibration_error_stands_beside_what_chance_alone_makes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    confidence = rng.uniform(0.5, 1.0, 400)
+    outputs = np.stack([confidence, 1 - confidence, np.zeros(400)], axis=1).astype(np.float32)
+    calibrated = np.where(rng.random(400) < confidence, 0, 1)
+    write_final(tmp_path, "cnn", calibrated, outputs)
+    findings = make_findings(tmp_path, [make_study("cnn", [])])
+    table = classes.calibration(findings)
+    assert table is not None
+    ((name, ((ece, by_chance, unbiased, bounds),)),) = table.groups
+    assert (name, ece) == ("cnn", f"{expected_calibration_error(calibrated, outputs):.3f}")
+    # A gap's standard deviation is sqrt(sum of c (1 - c)) / N in each bin, and the mean of |gap| 0.798 of that.
+    bins = (confidence * 15).astype(int)
+    sums = np.bincount(bins, weights=confidence * (1 - confidence))
+    assert float(by_chance) == pytest.approx(math.sqrt(2 / math.pi) * np.sqrt(sums).sum() / 400, rel=0.15)
+    low, high = map(float, bounds.split(DASH))
+    assert low == 0.0 <= float(unbiased) <= high
+    assert float(unbiased) < float(ece)
+    cell = dict(scores.comparison(findings).groups)["cnn"][scores.TEST_ROW][7]
+    assert cell == f"{ece}\n{bounds}"
+    assert classes.calibration(make_findings(tmp_path / "none", [make_study("cnn", [])])) is None
 
 
 def test_the_baseline_is_a_constant_answer(tmp_path: Path) -> None:
