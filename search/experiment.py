@@ -71,6 +71,7 @@ class Job:
             "run_dir": str(self.run_dir.resolve()),
             "threads": self.places.cpus_per_trial,
             "device": self.device,
+            "gpu_share": self.places.gpu_share,
             "weights_dir": str(weights_dir.resolve()) if weights_dir else None,
             "metric": self.plan.metric,
             "direction": self.plan.direction,

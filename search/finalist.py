@@ -55,6 +55,7 @@ class FinalSetting:
         weights_dir: a folder of initial weights, looked in first; None without one.
         metric: the validation metric that names the best epoch.
         direction: which way of it is better.
+        gpu_share: of the card that it computes on, how much is each one's own.
     """
 
     run_dir: Path
@@ -64,6 +65,7 @@ class FinalSetting:
     weights_dir: Path | None
     metric: str
     direction: Direction
+    gpu_share: float = 1.0
 
     def folder_of(self, backbone: str) -> Path:
         """Where the retrainings of a backbone lie."""

@@ -38,7 +38,7 @@ class GalaxyTrial(tune.Trainable):
 
     Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `known_epochs` (those the study
     has), `micro_batch`, `value_to_beat`, and for all trials alike `data` (the shards' folder), `run_dir`, `threads`,
-    `device`, `weights_dir`, `metric`, `direction` and `timeout_s`.
+    `device`, `gpu_share`, `weights_dir`, `metric`, `direction` and `timeout_s`.
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
@@ -159,7 +159,12 @@ class GalaxyTrial(tune.Trainable):
         config = self.config
         if self._runtime is None or self._survey is None:
             weights_dir = Path(config["weights_dir"]) if config["weights_dir"] else None
-            self._runtime = Runtime(device=config["device"], threads=config["threads"], weights_dir=weights_dir)
+            self._runtime = Runtime(
+                device=config["device"],
+                threads=config["threads"],
+                weights_dir=weights_dir,
+                gpu_share=config["gpu_share"],
+            )
             self._survey = SurveyData(Path(config["data"]))
 
         def fresh(runtime: "Runtime", survey: "SurveyData") -> Trainer:

@@ -35,7 +35,7 @@ def build_page(findings: Findings, *, judged: Judged, configs: dict[str, dict[st
         Section("calibration", "Calibration", _calibration(findings)),
         Section("mattered", "What mattered", _mattered(findings, judged)),
         Section("transfer", "Transfer learning", _transfer(findings, judged)),
-        Section("time", "Where time went", _time(findings)),
+        Section("time", "Where time and energy went", _time(findings)),
         Section("failures", "What stopped and what failed", _failures(findings)),
         Section("best", "Best configurations", _best(findings, configs)),
         Section("survey", "The survey", _survey(findings)),

@@ -83,12 +83,14 @@ class Evidence:
         problems: what could not be used, and why, a sentence each.
         failed: retrainings that failed.
         seconds: time that all retrainings of each backbone took, failed ones included.
+        energy_j: joules that they took, for backbones of which some could be measured.
     """
 
     standings: dict[str, Standing]
     problems: tuple[str, ...] = ()
     failed: tuple[FinalRun, ...] = ()
     seconds: dict[str, float] | None = None
+    energy_j: dict[str, float] | None = None
 
 
 def gather(run_dir: Path, results: Sequence[FinalRun], info: RunInfo) -> Evidence:
@@ -122,10 +124,14 @@ def gather(run_dir: Path, results: Sequence[FinalRun], info: RunInfo) -> Evidenc
             Standing(backbone=name, trial=runs[0].trial, runs=runs, answers=answers.get(name, ()), scores=scores)
         )
     seconds: dict[str, float] = {}
+    energy_j: dict[str, float] = {}
     for result in results:
         seconds[result.backbone] = seconds.get(result.backbone, 0.0) + result.seconds
+        if result.energy_j is not None:
+            energy_j[result.backbone] = energy_j.get(result.backbone, 0.0) + result.energy_j
     failed = tuple(result for result in results if result.failure)
-    return Evidence({one.backbone: one for one in ranked(standings, info)}, tuple(problems), failed, seconds)
+    by_name = {one.backbone: one for one in ranked(standings, info)}
+    return Evidence(by_name, tuple(problems), failed, seconds, energy_j)
 
 
 def choose(results: Sequence[FinalRun], info: RunInfo) -> dict[str, tuple[FinalRun, ...]]:
