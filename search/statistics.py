@@ -95,9 +95,9 @@ def absolute_sum(observed: Floats, draws: Floats, *, level: float = LEVEL) -> tu
     Here tests are inverted instead. A family of possible truths goes from no mean at all through the observed means
     to larger ones: each mean is shrunk by the same multiple of its standard error, down to 0, or grows by it. In the
     interval are the sums of those under which the observed sum is no surprise, and the estimate is that of which it
-    is the median. In simulated surveys of 200 to 2,000 galaxies the intervals of 95 % held the truth in 91 to 99 of
+    is the median. In simulated surveys of 120 to 2,000 galaxies the intervals of 95 % held the truth in 91 to 99 of
     100, least often where one mean or all of them are off by the same; if the truth is 0 in 94 to 99, since only the
-    lower bound can miss that.
+    lower bound can miss that. Of 60 galaxies too little is seen: they held a truth of 0 in 82 to 90.
 
     Args:
         observed: (S, K) means of K terms for each of S networks; the sum is averaged over the networks.

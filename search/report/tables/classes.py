@@ -112,6 +112,7 @@ def calibration(findings: Findings) -> Table | None:
         note=f"ECE: mean gap between confidence and share of right answers over {NUM_BINS} bins, mean over seeds. Even "
         "a calibrated network shows gaps on a finite number of galaxies, on average as large as the second number: "
         "ECE is biased upwards. The third number is the error of which this ECE is the median. An interval that begins "
-        "at 0 holds a network without any error. On simulated test sets of 200 to 2,000 galaxies the intervals held "
-        "the true error in 91 to 99 of 100; if that is 0, in 94 to 99.",
+        "at 0 holds a network without any error. On simulated test sets of 120 to 2,000 galaxies the intervals held "
+        "the true error in 91 to 99 of 100, that of a calibrated network in 94 to 99; on 60 galaxies a calibrated one "
+        "was missed, from above, in up to 18.",
     )
