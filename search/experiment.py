@@ -89,6 +89,7 @@ class Job:
             "software": this_software() if self.options.address else None,
             "threads": self.places.cpus_per_trial,
             "device": self.device,
+            "gpu_share": self.places.gpu_share,
             "weights_dir": str(weights_dir.resolve()) if weights_dir else None,
             "metric": self.plan.metric,
             "direction": self.plan.direction,

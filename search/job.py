@@ -150,6 +150,7 @@ def _final_setting(job: Job) -> FinalSetting:
         weights_dir=Path(constants["weights_dir"]) if constants["weights_dir"] else None,
         metric=job.plan.metric,
         direction=job.plan.direction,
+        gpu_share=constants["gpu_share"],
     )
 
 

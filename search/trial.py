@@ -41,7 +41,7 @@ class GalaxyTrial(tune.Trainable):
 
     Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `known_epochs` (those the study
     has), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see `Shards`), `run_dir` and `storage` (see
-    `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `device`,
+    `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `device`, `gpu_share`,
     `weights_dir`, `metric`, `direction` and `timeout_s`.
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
@@ -172,7 +172,12 @@ class GalaxyTrial(tune.Trainable):
         config = self.config
         if self._runtime is None or self._survey is None:
             weights_dir = Path(config["weights_dir"]) if config["weights_dir"] else None
-            self._runtime = Runtime(device=config["device"], threads=config["threads"], weights_dir=weights_dir)
+            self._runtime = Runtime(
+                device=config["device"],
+                threads=config["threads"],
+                weights_dir=weights_dir,
+                gpu_share=config["gpu_share"],
+            )
             if config["software"] is not None:
                 check_software(config["software"], this_software(), platform.node())
             self._survey = SurveyData(Shards(**config["shards"]).local())
