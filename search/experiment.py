@@ -20,6 +20,7 @@ from search.entry import epoch_metrics
 from search.errors import RunError
 from search.journal import JOURNAL, RunJournal
 from search.ledger import Ledger, Limits
+from search.live import LiveFile
 from search.monitor import Monitor
 from search.options import Places, SearchOptions
 from search.preflight import Plan
@@ -212,15 +213,17 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
         confirm_ray=confirm_ray,
     )
     boards = TensorBoard(ledger, recorder, job.run_dir / TENSORBOARD, list(job.plan.parameters))
-    monitor = Monitor(ledger, recorder, job.places.max_concurrent, budget_s, console)
+    live = LiveFile(ledger, recorder, job.run_dir, job.places)
+    monitor = Monitor(ledger, recorder, job.places.max_concurrent, budget_s, console, nodes=lambda: live.nodes)
 
     def fault() -> Exception | None:
         return searcher.fault or scheduler.fault or recorder.fault
 
     stopper = SearchStopper(budget_s=budget_s, received=received, fault=fault, spent=ledger.spent)
     with monitor:
-        _tuner(job, searcher, scheduler, stopper, [recorder, boards, monitor]).fit()
+        _tuner(job, searcher, scheduler, stopper, [recorder, live, boards, monitor]).fit()
         recorder.close()
+        live.close()
     boards.close()
     return Ended(ledger, ledger.elapsed_s(), recorder.handovers_s, recorder.restarts, stopper.reason, fault())
 
