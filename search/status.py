@@ -81,11 +81,11 @@ def _head(progress: "Progress") -> list[str]:
         "final": [f"trials are over; final training or report under way ({holder})"],
         "ended": [f"ended {ago}: {progress.reason or 'nothing was left to do'}{code}"],
         "silent": [
-            f"no sign of life since {clock(progress.silent_s)} from {holder},",
-            "which cannot be asked from here. If it is dead, go on with",
+            f"no sign of life for {clock(progress.silent_s)} from {holder},",
+            "which cannot be asked from here; if it is dead, go on with",
             again,
         ],
-        "dead": [f"not running: {holder} ended without a word, last sign of life {ago}. Go on with", again],
+        "dead": [f"not running: {holder} was killed, last sign of life {ago};", "go on with", again],
     }[progress.state]
     return [f"run      {progress.run}", f"state    {lines[0]}", *(INDENT + line for line in lines[1:])]
 
