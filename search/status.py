@@ -76,16 +76,16 @@ def _head(progress: "Progress") -> list[str]:
     again = f"python -m search.run --resume {progress.run}"
     code = "" if progress.exit_code is None else f", exit code {progress.exit_code}"
     lines = {
-        "preparing": [f"preparing: no trial has begun in this session ({holder})"],
-        "searching": [f"searching ({holder}; last sign of life {ago})"],
-        "final": [f"trials are over; final training or report under way ({holder})"],
+        "preparing": ["preparing: no trial has begun in this session", holder],
+        "searching": [f"searching; last sign of life {ago}", holder],
+        "final": ["trials are over; final training or report under way", holder],
         "ended": [f"ended {ago}: {progress.reason or 'nothing was left to do'}{code}"],
         "silent": [
-            f"no sign of life for {clock(progress.silent_s)} from {holder},",
-            "which cannot be asked from here; if it is dead, go on with",
+            f"no sign of life for {clock(progress.silent_s)} from",
+            f"{holder}, which cannot be asked from here; if it is dead, go on with",
             again,
         ],
-        "dead": [f"not running: {holder} was killed, last sign of life {ago};", "go on with", again],
+        "dead": [f"not running: killed, last sign of life {ago}", f"{holder}; go on with", again],
     }[progress.state]
     return [f"run      {progress.run}", f"state    {lines[0]}", *(INDENT + line for line in lines[1:])]
 
@@ -115,7 +115,7 @@ def _rest(progress: "Progress", *, now: float) -> list[str]:
         lines += _cluster(live, now)
     if progress.training_share is not None:
         lines.append(f"workers  {progress.training_share:.0%} of their time in this session went into training")
-    lines.append(_spent(progress.spent))
+    lines += _spent(progress.spent)
     if progress.end is not None:
         lines += _end(progress.end.seconds, progress.end.assumption, now)
     return lines
@@ -128,8 +128,8 @@ def _cluster(live: "Live", now: float) -> list[str]:
     if num_gpus := sum(node.gpus for node in alive):
         reserved.append(f"{len(running) * live.gpus_per_trial:g} of {num_gpus:g} GPUs")
     lines = [
-        f"nodes    {len(alive)} of {len(live.nodes)} alive; {len(running)} of {live.num_places} places busy; "
-        f"{', '.join(reserved)} reserved"
+        f"nodes    {len(alive)} of {len(live.nodes)} alive, {len(running)} of {live.num_places} places busy",
+        f"{INDENT}reserved: {', '.join(reserved)}",
     ]
     trials = defaultdict(list)
     for one in sorted(running, key=lambda one: (one.backbone, one.trial)):
@@ -149,13 +149,15 @@ def _node(node: "Node", trials: list[str]) -> list[str]:
     return [f"{INDENT}{node.name} ({node.address}), {what}", *(f"{INDENT}  {words}" for words in trials)]
 
 
-def _spent(spent: "Spent") -> str:
+def _spent(spent: "Spent") -> list[str]:
     sessions = f" in {spent.sessions} sessions" if spent.sessions > 1 else ""
-    cost = "" if spent.cost is None else f"; cost {spent.cost:.2f} at {spent.price_per_hour:g} an hour"
-    return (
-        f"spent    {clock(spent.elapsed_s)} of search{sessions}, {spent.epochs:,} epochs, {spent.hours:.2f} "
-        f"{spent.unit}-hours{cost}"
-    )
+    hours = f"{spent.hours:.2f} {spent.unit}-hours"
+    lines = [f"spent    {clock(spent.elapsed_s)} of search{sessions}, {spent.epochs:,} epochs, {hours}"]
+    if spent.cost is not None:
+        lines.append(
+            f"cost     {spent.cost:.2f} at {spent.price_per_hour:g} an hour, for {clock(spent.whole_s)} in all"
+        )
+    return lines
 
 
 def _end(seconds: float | None, assumption: str, now: float) -> list[str]:

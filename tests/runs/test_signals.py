@@ -63,13 +63,6 @@ def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path:
     process = start_and_wait(survey, tmp_path)
     ours = descendants(process.pid)
     assert len(ours) > 3
-    wait_for_a_place(tmp_path)
-    during = status(tmp_path)
-    assert during["state"] == "searching"
-    (node,) = during["live"]["nodes"]
-    assert node["alive"]
-    assert {one["address"] for one in during["live"]["running"]} <= {node["address"], ""}
-    assert during["backbones"][0]["best"] > 0
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number, err
@@ -80,7 +73,7 @@ def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path:
     after = status(tmp_path)
     assert (after["state"], after["reason"], after["exit_code"]) == ("ended", "interrupted", 128 + number)
     assert after["live"]["ended"]
-    assert after["spent"]["epochs"] >= during["spent"]["epochs"]
+    assert after["spent"]["epochs"] > 0
     # Those that were running are not given up: they have a state each to go on from.
     states = Counter(one.state for one in load_studies(tmp_path / "runs" / "cut")["one"].get_trials())
     assert len(list((tmp_path / "runs" / "cut" / "states" / "one").iterdir())) <= states[TrialState.RUNNING]
@@ -98,6 +91,13 @@ def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path:
 def test_a_second_signal_leaves_at_once(survey: Path, tmp_path: Path) -> None:
     process = start_and_wait(survey, tmp_path)
     ours = descendants(process.pid)
+    wait_for_a_place(tmp_path)
+    during = status(tmp_path)
+    assert during["state"] == "searching"
+    (node,) = during["live"]["nodes"]
+    assert node["alive"]
+    assert {one["address"] for one in during["live"]["running"]} <= {node["address"], ""}
+    assert during["backbones"][0]["best"] > 0
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)

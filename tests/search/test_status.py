@@ -123,9 +123,9 @@ def of_an_earlier_session(run_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "age_s", "state", "words"),
     [
-        (told_elsewhere, 21, "searching", "searching (process 12 on elsewhere; last sign of life 1 s ago)"),
-        (told_elsewhere, 200, "silent", "no sign of life for 3 min from process 12 on elsewhere,"),
-        (killed_here, 21, "dead", f"not running: process 12 on {platform.node()} was killed, last sign of life 1 s"),
+        (told_elsewhere, 21, "searching", "searching; last sign of life 1 s ago\n         process 12 on elsewhere\n"),
+        (told_elsewhere, 200, "silent", "no sign of life for 3 min from\n         process 12 on elsewhere, which"),
+        (killed_here, 21, "dead", "not running: killed, last sign of life 1 s ago"),
         (ended_in_order, 3621, "ended", "ended 1 h ago: nothing was left to do"),
         (trials_over, 21, "final", "trials are over; final training or report under way"),
         (before_the_first_trial, 21, "preparing", "preparing: no trial has begun in this session"),
@@ -170,11 +170,13 @@ def test_the_page_fits_a_terminal_and_names_the_nodes(
     assert main([str(run_dir)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines[1:]) <= 80
-    assert "nodes    1 of 2 alive; 1 of 2 places busy; 2 of 4 CPUs, 0.5 of 1 GPUs reserved" in lines
+    assert "nodes    1 of 2 alive, 1 of 2 places busy" in lines
+    assert "         reserved: 2 of 4 CPUs, 0.5 of 1 GPUs" in lines
     place = lines.index("         one (10.0.0.1), 4 CPUs, 1 GPUs")
     assert lines[place + 1 : place + 3] == ["           b 0 for 13 s", "         two (10.0.0.2), gone"]
     assert "workers  29% of their time in this session went into training" in lines
-    assert "spent    17 s of search, 4 epochs, 0.00 GPU-hours; cost 0.21 at 36 an hour" in lines
+    assert "spent    17 s of search, 4 epochs, 0.00 GPU-hours" in lines
+    assert "cost     0.21 at 36 an hour, for 21 s in all" in lines
 
 
 def test_json_has_the_same(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
