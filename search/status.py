@@ -74,12 +74,13 @@ def _head(progress: "Progress") -> list[str]:
     """The run, and whether it lives."""
     holder, ago = progress.holder or "unknown process", f"{clock(progress.silent_s)} ago"
     again = f"python -m search.run --resume {progress.run}"
+    resumed = ["go on with", again] if progress.reason else []
     code = "" if progress.exit_code is None else f", exit code {progress.exit_code}"
     lines = {
         "preparing": ["preparing: no trial has begun in this session", holder],
         "searching": [f"searching; last sign of life {ago}", holder],
         "final": ["trials are over; final training or report under way", holder],
-        "ended": [f"ended {ago}: {progress.reason or 'nothing was left to do'}{code}"],
+        "ended": [f"ended {ago}: {progress.reason or 'nothing was left to do'}{code}", *resumed],
         "silent": [
             f"no sign of life for {clock(progress.silent_s)} from",
             f"{holder}, which cannot be asked from here; if it is dead, go on with",

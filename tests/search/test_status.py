@@ -65,10 +65,10 @@ def run_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_record(run_dir: Path, *, ended: float | None = None, options: SearchOptions = OPTIONS, **more: Any) -> None:
+def write_record(run_dir: Path, *, ended: float | None = None, reason: str = "", **more: Any) -> None:
     session = {"command": "", "started": iso(START), "ended": iso(ended) if ended else "", "elapsed_s": None,
-               "reason": "", "exit_code": None, "journal_bytes": None}  # fmt: skip
-    record = {"schema_version": 1, "options": options.to_json(), "survey": {}, "spaces": {"a": {}, "b": {}},
+               "reason": reason, "exit_code": None, "journal_bytes": None}  # fmt: skip
+    record = {"schema_version": 1, "options": OPTIONS.to_json(), "survey": {}, "spaces": {"a": {}, "b": {}},
               "code": {}, "sessions": [session], "objective": "nll", "direction": "min", "threads": 2,
               "gpus_per_trial": 0.5}  # fmt: skip
     record |= more
@@ -108,6 +108,10 @@ def ended_in_order(run_dir: Path) -> None:
     write_record(run_dir, ended=START + 21)
 
 
+def ended_early(run_dir: Path) -> None:
+    write_record(run_dir, ended=START + 21, reason="time budget")
+
+
 def trials_over(run_dir: Path) -> None:
     save_live(run_dir, replace(LIVE_NOW, ended=True, running=()))
 
@@ -127,6 +131,7 @@ def of_an_earlier_session(run_dir: Path) -> None:
         (told_elsewhere, 200, "silent", "no sign of life for 3 min from\n         process 12 on elsewhere, which"),
         (killed_here, 21, "dead", "not running: killed, last sign of life 1 s ago"),
         (ended_in_order, 3621, "ended", "ended 1 h ago: nothing was left to do"),
+        (ended_early, 3621, "ended", "ended 1 h ago: time budget\n         go on with\n"),
         (trials_over, 21, "final", "trials are over; final training or report under way"),
         (before_the_first_trial, 21, "preparing", "preparing: no trial has begun in this session"),
         (of_an_earlier_session, 21, "preparing", "preparing: no trial has begun in this session"),
@@ -149,7 +154,9 @@ def test_whether_it_lives_and_what_to_do_if_not(
     assert main([str(run_dir)]) == 0
     text = capsys.readouterr().out
     assert f"state    {words}" in text
-    assert (f"python -m search.run --resume {run_dir}" in text) == (state in ("silent", "dead"))
+    assert (f"python -m search.run --resume {run_dir}" in text) == (
+        state in ("silent", "dead") or change is ended_early
+    )
     assert ("end      " in text) == (state == "searching")
 
 
