@@ -96,6 +96,22 @@ def test_counts_best_values_and_what_was_spent(run_dir: Path) -> None:
     assert found.end.assumption == "if the 3 trials to end take as long as the 3 that have ended"
 
 
+def test_what_earlier_sessions_trained_is_no_work_of_this_one(run_dir: Path) -> None:
+    save_live(run_dir, replace(LIVE_NOW, before_s=15.0))
+    assert read_progress(run_dir, now=START + 21).training_share is None
+
+
+def test_a_trial_that_failed_is_never_the_best(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", max_epochs=2)
+    for key, value in (("0", 0.5), ("1", 0.1)):
+        ledger.start(key)
+        ledger.report(key, epoch(1, value))
+    write_record(tmp_path)
+    assert read_progress(tmp_path).backbones[0].best_trial == 1
+    ledger.finish("1", "failed", "diverged")
+    assert read_progress(tmp_path).backbones[0].best_trial == 0
+
+
 def told_elsewhere(run_dir: Path) -> None:
     """As it is."""
 
@@ -251,6 +267,16 @@ def test_the_end_is_expected_where_the_first_bound_is_reached(
     assert found.assumption.startswith(words)
     nothing = forecast({"a": [trial(0, 2, None)]}, OPTIONS, num_places=2, gpus_per_trial=0.0, elapsed_s=30.0)
     assert (nothing.seconds, nothing.assumption) == (None, "not known before the first trial has ended")
+
+
+def test_a_trial_that_is_run_again_takes_the_place_of_none_that_is_due() -> None:
+    def trial(number: int, outcome: Any, rerun_of: int | None = None) -> Entry:
+        return Entry("a", number, number, {}, {}, epochs=1, seconds=10.0, outcome=outcome, rerun_of=rerun_of)
+
+    entries = {"a": [trial(0, "stopped"), trial(1, None, rerun_of=0)]}
+    # Two of three are due; the one that runs has had its ten seconds.
+    found = forecast(entries, OPTIONS, num_places=1, gpus_per_trial=0.0, elapsed_s=30.0)
+    assert found.seconds == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize(
