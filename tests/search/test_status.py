@@ -97,7 +97,7 @@ def test_counts_best_values_and_what_was_spent(run_dir: Path) -> None:
 
 
 def test_what_earlier_sessions_trained_is_no_work_of_this_one(run_dir: Path) -> None:
-    save_live(run_dir, replace(LIVE_NOW, before_s=15.0))
+    save_live(run_dir, replace(LIVE_NOW, before_s=15.0, elapsed_s=30.0))
     assert read_progress(run_dir, now=START + 21).training_share is None
 
 
