@@ -41,8 +41,8 @@ class GalaxyTrial(tune.Trainable):
 
     Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `known_epochs` (those the study
     has), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see `Shards`), `run_dir` and `storage` (see
-    `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `device`, `gpu_share`,
-    `weights_dir`, `metric`, `direction` and `timeout_s`.
+    `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `device`,
+    `gpu_share`, `weights_dir`, `metric`, `direction` and `timeout_s`.
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the

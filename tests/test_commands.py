@@ -16,6 +16,7 @@ COMMANDS = (
     "search.run",
     "search.report",
     "search.simulate",
+    "search.status",
     "search.evaluate",
     "search.predict",
     "search.export",
