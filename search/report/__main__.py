@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
         "runs",
         nargs="+",
         metavar="RUN",
-        help="a run's folder, such as runs/<name>; one in a storage, such as s3://bucket/runs/<name>, is copied to runs/",
+        help="a run's folder, such as runs/<name>; s3://bucket/runs/<name> is copied to runs/<name> first",
     )
     parser.add_argument(
         "--out",
