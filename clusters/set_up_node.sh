@@ -3,6 +3,7 @@
 # Usage: set_up_node.sh EXTRA, an optional part of the project as in pyproject.toml.
 # It may run again at any time, also on hosts that share a home.
 set -euo pipefail
+shopt -s inherit_errexit
 extra=${1:?the part of the project to install, such as aws}
 # shellcheck source=clusters/node_env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/node_env.sh"
@@ -38,7 +39,7 @@ local_nvme() {
         return
     fi
     local disk
-    disk=$(lsblk --nodeps --noheadings --paths --output NAME,MODEL | awk '/Instance Storage/ { print $1; exit }')
+    disk=$(lsblk --nodeps --noheadings --paths --output NAME,MODEL | awk '/Instance Storage/ && !n++ { print $1 }')
     [[ -n $disk ]] || return 0
     if ! mountpoint --quiet /mnt/nvme; then
         # A disk with anything on it stays as it is.

@@ -11,6 +11,10 @@ class RunError(GalaxyError):
     """A run folder that cannot be used, or options that contradict each other."""
 
 
+class ClusterError(GalaxyError):
+    """A cluster file, or what it names, that cannot be used."""
+
+
 class SearchFault(GalaxyError):
     """A search that ended without a result through no mistake of the user's."""
 
