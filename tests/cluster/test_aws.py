@@ -4,7 +4,6 @@ import ast
 import fnmatch
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PretendedAws]:
             StackName="galaxy-search",
             TemplateBody=(ROOT / "clusters" / "aws-roles.json").read_text(),
             Parameters=[{"ParameterKey": "Bucket", "ParameterValue": "my-bucket"}],
-            Capabilities=["CAPABILITY_IAM"],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
         )
         (aws.folder / "moto" / "requests").unlink()
         done = aws.ray("up", "cluster.yaml", "--yes", "--disable-usage-stats")
@@ -218,6 +217,13 @@ def test_head_may_end_machines_of_its_own_cluster_only() -> None:
     assert ending["Condition"] == {"StringEquals": {"aws:ResourceTag/ray-cluster-name": "galaxy-search"}}
 
 
+def test_search_begins_on_the_head_in_a_terminal_that_stays(aws: PretendedAws) -> None:
+    done = aws.ray("exec", "cluster.yaml", "--tmux", "cd galaxy-search && python -m search.run --address auto")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert aws.commands()[-1].startswith("tmux new -d bash -c ")
+    assert "cd galaxy-search && python -m search.run --address auto" in aws.commands()[-1]
+
+
 def test_down_ends_every_machine(aws: PretendedAws, head: HeadAutoscaler) -> None:
     head.launch("gpu-spot", 1)
     done = aws.ray("down", "cluster.yaml", "--yes")
@@ -225,10 +231,3 @@ def test_down_ends_every_machine(aws: PretendedAws, head: HeadAutoscaler) -> Non
     reservations = boto3.client("ec2").describe_instances()["Reservations"]
     states = {instance["State"]["Name"] for reservation in reservations for instance in reservation["Instances"]}
     assert states == {"terminated"}
-
-
-def test_missing_role_is_named(tmp_path: Path) -> None:
-    with pretended_aws(tmp_path / "aws") as aws:
-        done = aws.ray("up", "cluster.yaml", "--yes", "--disable-usage-stats")
-    assert done.returncode != 0
-    assert "Instance profile galaxy-search-head not found" in done.stdout + done.stderr
