@@ -21,8 +21,10 @@ from search.entry import (
     DUPLICATE_OF,
     EPOCH,
     FINALIST_OF,
+    GPU_S,
     PROMOTED_FROM,
     STATES,
+    WAITS_FOR,
     Entry,
     Outcome,
     better,
@@ -75,7 +77,7 @@ class Account:
         unfinished: of those, the ones that an earlier session left behind and that nobody runs yet.
         ranking: ended trials with a value that did not fail, best first.
         since_best: trials ended since the best value was reached; those run again to the full length not counted.
-        spent_epochs, spent_s: what was trained so far.
+        spent_epochs, spent_gpu_s: what was trained so far; the seconds times the GPUs that each trial had then.
     """
 
     def __init__(self, space: Space, study: optuna.Study, sampler: SamplerPlan, terms: Terms) -> None:
@@ -94,6 +96,7 @@ class Account:
         self._sign = 1.0 if terms.direction == "min" else -1.0
         self._ranked: list[tuple[float, int, Entry]] = []
         self._twins: dict[str, list[Entry]] = {}
+        self._followers: dict[int, list[Entry]] = {}
         self._rerun: set[tuple[int, int]] = set()
         self._failed_reruns: set[int] = set()
         self._micro_batches: dict[int | None, int] = {}
@@ -105,7 +108,7 @@ class Account:
         self.unfinished: list[Entry] = []
         self.since_best = 0
         self.spent_epochs = 0
-        self.spent_s = 0.0
+        self.spent_gpu_s = 0.0
         self._queue: list[dict[str, Any]] = list(study.user_attrs.get(QUEUE, []))
         trials = study.get_trials(deepcopy=False)
         entries = [self._take_over(trial) for trial in trials]
@@ -119,10 +122,12 @@ class Account:
         for epoch, metrics in epoch_metrics(trial).items():
             self._judge(entry, epoch, metrics[self.terms.objective])
             self._note_memory(entry, metrics)
+            self.spent_gpu_s += metrics.get(GPU_S, 0.0)
         self.spent_epochs += entry.epochs
-        self.spent_s += entry.seconds
         self._note_start(entry, trial.user_attrs)
-        if entry.outcome is None:
+        if (other := trial.user_attrs.get(WAITS_FOR)) is not None and entry.outcome is None:
+            self._followers.setdefault(other, []).append(entry)
+        elif entry.outcome is None:
             self.unfinished.append(entry)
         return entry
 
@@ -156,6 +161,11 @@ class Account:
     def micro_batch(self, image_px: int | None) -> int | None:
         """Images that an earlier trial with images of this size had in memory at once; None if no trial ran out."""
         return self._micro_batches.get(image_px)
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of the study so far."""
+        return self.started + len(self._rerun)
 
     def promotion(self) -> Entry | None:
         """A complete trial to run again because trials may be longer now than they were: one of the best third."""
@@ -198,10 +208,15 @@ class Account:
         while self.started < quota:
             params, attrs = self._next_in_queue()
             entry = self._start(params, attrs)
-            twins = [one for one in self._twins.get(entry.digest, []) if one.outcome in ("complete", "stopped")]
+            twins = [one for one in self._twins[entry.digest] if one is not entry and one.outcome != "failed"]
             if len(twins) < self.terms.repeats:
                 return entry
-            self._reuse(entry, twins[0])
+            self._twins[entry.digest].remove(entry)
+            ended = [one for one in twins if one.outcome is not None]
+            if ended:
+                self._reuse(entry, ended[0])
+            else:
+                self._wait_for(entry, twins[0])
         return None
 
     def run_again(self, entry: Entry, why: str) -> Entry:
@@ -222,7 +237,7 @@ class Account:
     def _start(self, params: dict[str, Any] | None, attrs: dict[str, Any], *, seed: int | None = None) -> Entry:
         running = list(self.live)[-MAX_RUNNING:]
         trials = [self.study._storage.get_trial(self.live[number].trial_id) for number in running]
-        number = self.started + len(self._rerun)
+        number = self.num_trials
         self.study.sampler = self._sampler.make(number, [*self._history.selected(), *trials])
         if params is not None:
             self.study.enqueue_trial(params, user_attrs=attrs)
@@ -257,6 +272,8 @@ class Account:
             self._rerun.add((entry.rerun_of, entry.max_epochs))
         else:
             self.started += 1
+            if DUPLICATE_OF not in attrs and attrs.get(WAITS_FOR) is None:
+                self._twins.setdefault(entry.digest, []).append(entry)
         if QUEUED in attrs:
             self._next_queued = max(self._next_queued, attrs[QUEUED] + 1)
 
@@ -275,7 +292,7 @@ class Account:
             return True  # told again by a worker that was started again
         entry.note(epoch, value, float(metrics["epoch_s"]), self.terms.direction)
         self.spent_epochs += 1
-        self.spent_s += float(metrics["epoch_s"])
+        self.spent_gpu_s += metrics.get(GPU_S, 0.0)
         self._note_memory(entry, metrics)
         storage = self.study._storage
         storage.set_trial_user_attr(entry.trial_id, f"{EPOCH}{epoch}", dict(metrics))
@@ -328,6 +345,7 @@ class Account:
             value = None if trial.last_step is None else trial.intermediate_values[trial.last_step]
         storage.set_trial_state_values(entry.trial_id, state=STATES[outcome], values=None if value is None else [value])
         self._note_end(entry)
+        self._answer_followers(entry)
 
     def _note_end(self, entry: Entry) -> None:
         outcome = entry.outcome
@@ -336,9 +354,7 @@ class Account:
         self.since_best += entry.rerun_of is None
         self._has_shorter |= entry.max_epochs < self.terms.max_epochs
         self._history.add(self.study._storage.get_trial(entry.trial_id))
-        if entry.rerun_of is None:
-            self._twins.setdefault(entry.digest, []).append(entry)
-        elif outcome == "failed":
+        if entry.rerun_of is not None and outcome == "failed":
             self._failed_reruns.add(entry.rerun_of)
         # A trial that took another's result has no weights of its own.
         if outcome != "failed" and entry.epochs and math.isfinite(entry.best_value):
@@ -347,6 +363,25 @@ class Account:
             # That a stopped trial does better when it is run in full does not say that more is to be found.
             if self._ranked[0][2] is entry and entry.rerun_of is None:
                 self.since_best = 0
+
+    def _wait_for(self, entry: Entry, twin: Entry) -> None:
+        """Let a trial wait for the result of one that runs and has the same configuration."""
+        self._followers.setdefault(twin.number, []).append(entry)
+        self.study._storage.set_trial_user_attr(entry.trial_id, WAITS_FOR, twin.number)
+
+    def _answer_followers(self, twin: Entry) -> None:
+        """Give the trials that waited for one its result; where it failed, the first of them runs itself."""
+        followers = self._followers.pop(twin.number, [])
+        if twin.outcome != "failed":
+            for entry in followers:
+                self._reuse(entry, twin)
+        elif followers:
+            first, *others = followers
+            self.study._storage.set_trial_user_attr(first.trial_id, WAITS_FOR, None)
+            self._twins[first.digest].append(first)
+            self.unfinished.append(first)
+            for entry in others:
+                self._wait_for(entry, first)
 
     def _reuse(self, entry: Entry, twin: Entry) -> None:
         """Close a trial with the result of one that had the same configuration."""

@@ -1,8 +1,9 @@
-"""The Ray that a search runs on."""
+"""The Ray that a search runs on: one of its own on this machine, or a cluster that is running."""
 
 import contextlib
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 
 import psutil
 
-from search.errors import SearchFault
+from search.errors import RunError, SearchFault
+from search.nodes import node_sizes
 from search.signals import leave_at_once
 
 # Read by Ray and Tune when they start. Tune's own loggers, its periodic snapshots and its Ctrl-C handler are off: the
@@ -31,10 +33,60 @@ _OBJECT_STORE_BYTES = 128 * 2**20
 _VITAL = ("raylet", "gcs_server")
 _WATCH_INTERVAL_S = 1.0
 _CONFIRM_S = 3.0
+_HEAD_INTERVAL_S = 5.0
+_HEAD_PATIENCE_S = 60.0
 
 
 @contextlib.contextmanager
-def local_ray(remedy: str) -> Iterator[tuple[int, int]]:
+def running_ray(address: str | None, remedy: str) -> Iterator[list[tuple[int, int]]]:
+    """Start a Ray, or join the one at an address, and leave it with the block.
+
+    Args:
+        address: `auto` or a cluster's `host:port`; None = a Ray of its own.
+        remedy: what to do should it die.
+
+    Yields:
+        Processors and GPUs of each machine.
+    """
+    with local_ray(remedy) if address is None else joined_ray(address, remedy) as sizes:
+        yield sizes
+
+
+@contextlib.contextmanager
+def joined_ray(address: str, remedy: str) -> Iterator[list[tuple[int, int]]]:
+    """Join a cluster and leave it with the block; see `running_ray`.
+
+    Raises:
+        RunError: there is none at the address, it is of another version, or it refuses this user's token.
+    """
+    os.environ.update(_SETTINGS)
+    import ray
+
+    _be_quiet()
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"}},
+        )
+    except Exception as error:  # Ray raises what it likes, from ConnectionError to RuntimeError
+        words = " ".join(str(error).split())
+        raise RunError(
+            f"--address {address}: {words:.400}, expected a running cluster of this version, with the token in "
+            "~/.ray/auth_token: see `ray status`"
+        ) from None
+    over = threading.Event()
+    threading.Thread(target=_watch_head, args=(over, remedy), daemon=True).start()
+    try:
+        yield node_sizes()
+    finally:
+        over.set()
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def local_ray(remedy: str) -> Iterator[list[tuple[int, int]]]:
     """Start a Ray on this machine and end it with the block.
 
     Should Ray itself die, this process ends with code 1 and one message: all that is recorded is on the disk.
@@ -43,16 +95,14 @@ def local_ray(remedy: str) -> Iterator[tuple[int, int]]:
         remedy: what to do then.
 
     Yields:
-        Its processors and its GPUs.
+        Its processors and its GPUs, of the one machine.
     """
     os.environ.update(_SETTINGS)
     import ray
 
     over = threading.Event()
     threading.Thread(target=_watch, args=(over, remedy), daemon=True).start()
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    # What Tune logs as errors are trials that failed, which are told in our own words.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _be_quiet()
     try:
         ray.init(
             # Whatever else runs here or is named in the environment.
@@ -69,11 +119,16 @@ def local_ray(remedy: str) -> Iterator[tuple[int, int]]:
             f"Ray did not start ({words:.200}), expected it to: {remedy} when there is less to do"
         ) from None
     try:
-        resources = ray.cluster_resources()
-        yield int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+        yield node_sizes()
     finally:
         over.set()
         ray.shutdown()
+
+
+def _be_quiet() -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # What Tune logs as errors are trials that failed, which are told in our own words.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def confirm_ray() -> None:
@@ -100,6 +155,25 @@ def _watch(over: threading.Event, remedy: str) -> None:
         if dead and not over.is_set():
             print(f"error: Ray's process {dead[0]} died, expected it to outlive the search: {remedy}", file=sys.stderr)
             leave_at_once(1)
+
+
+def _watch_head(over: threading.Event, remedy: str) -> None:
+    """End this process when the cluster's head has not answered for a while."""
+    import ray
+
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    answered = time.monotonic()
+    while not over.wait(_HEAD_INTERVAL_S):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_HEAD_INTERVAL_S).close()
+            answered = time.monotonic()
+        except OSError:
+            silent_s = time.monotonic() - answered
+            if silent_s > _HEAD_PATIENCE_S and not over.is_set():
+                print(
+                    f"error: the cluster's head {host} has not answered for {silent_s:.0f} s: {remedy}", file=sys.stderr
+                )
+                leave_at_once(1)
 
 
 def _is_vital(process: psutil.Process) -> bool:

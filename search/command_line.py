@@ -15,6 +15,7 @@ from search.options import (
     fixed_parameter,
     gpu_share,
     more_trials,
+    place,
     positive_int,
     price,
     run_name,
@@ -22,6 +23,7 @@ from search.options import (
 )
 from search.run_dir import load_record
 from search.rungs import SCHEDULERS
+from search.storage import is_uri, parent
 
 # What a run began with and keeps: numbers before and after could not be compared else.
 _KEPT = ("objective", "fix", "sampler", "scheduler", "share", "repeats", "warm_start", "seed", "name", "runs_dir",
@@ -37,14 +39,25 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--space", type=Path, action="append", metavar="FILE", help="a space file; give it once for each backbone")
-    add("--data", type=Path, metavar="DIR", help="shards made by galaxy_models.data.convert (default: a simulated sky)")
-    add("--resume", type=Path, metavar="RUN", help="go on with a run, such as runs/my-survey; bounds may be raised")
+    add(
+        "--data",
+        type=place,
+        metavar="DIR",
+        help="shards made by galaxy_models.data.convert, a folder or a URI such as "
+        "s3://bucket/shards (default: a simulated sky)",
+    )
+    add(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run, such as runs/my-survey or s3://bucket/runs/my-survey; bounds may be raised",
+    )
     add("--accept-changes", action="store_true", help="resume although a space, the data or the code has changed")
     add("--objective", metavar="METRIC", help="validation metric to optimise (default: nll, or rmse for votes)")
     add("--fix", type=fixed_parameter, action="append", metavar="NAME=VALUE", help="keep a parameter at one value")
     add("--seed", type=seed_number, metavar="N", help="of every random draw (default 0)")
     add("--name", type=run_name, help="the run's folder below --runs-dir (default: the survey's name and the time)")
     add("--runs-dir", type=Path, metavar="DIR", help="where runs are kept (default: runs)")
+    add("--storage", metavar="URI", help="keep the run there, too, such as s3://bucket/runs, for all machines")
     add("--weights-dir", type=Path, metavar="DIR", help="folder of <timm name>.safetensors, ImageNet weights offline")
     add("--price-per-hour", type=price, metavar="P", help="of the machine, for the report's costs")
     _add_bounds(parser.add_argument_group("bounds, whichever comes first"))
@@ -80,6 +93,11 @@ def _add_search(group: Any) -> None:
 
 def _add_machine(group: Any) -> None:
     add = group.add_argument
+    add(
+        "--address",
+        metavar="ADDRESS",
+        help="search on a running Ray cluster: auto, or host:port (default: a Ray of this machine's own)",
+    )
     add("--cpus-per-trial", type=positive_int, metavar="N", help="processors of a trial (default: 1, or a share a GPU)")
     add("--gpus-per-trial", type=gpu_share, metavar="N", help="GPUs of a trial; a fraction shares one (default: 1)")
     add("--max-concurrent", type=positive_int, metavar="N", help="trials at the same time (default: as many as fit)")
@@ -152,7 +170,12 @@ def _resumed(typed: dict[str, Any], command: str) -> SearchOptions:
     if kept:
         option = "--" + kept[0].replace("_", "-")
         raise RunError(f"{option}: a run keeps what it began with, expected no such option with --resume: leave it out")
-    run_dir = typed["resume"]
+    from search.remote_run import brought_here
+
+    run = typed.pop("resume")
+    run_dir = brought_here(run)
+    if is_uri(run):
+        typed.setdefault("storage", parent(run))
     record = load_record(run_dir)
     began = SearchOptions.from_json(record["options"])
     if "min_complete" in typed and began.share != "race":

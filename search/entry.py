@@ -19,9 +19,13 @@ STATES: dict[Outcome, TrialState] = {
 }
 _OUTCOMES = {state: outcome for outcome, state in STATES.items()}
 EPOCH = "epoch:"
+# Of an epoch: its seconds times the GPUs that the trial had; absent where it had none.
+GPU_S = "gpu_s"
 # Attributes that say whose configuration a trial runs again, to the full length.
 FINALIST_OF, PROMOTED_FROM = "finalist_of", "promoted_from"
 DUPLICATE_OF = "duplicate_of"
+# Says which running trial of the same configuration a trial waits for, to take its result.
+WAITS_FOR = "waits_for"
 
 
 @dataclass

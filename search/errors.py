@@ -1,6 +1,11 @@
 """What can go wrong in a search, beside what can go wrong with galaxies and networks."""
 
+import errno
+
 from galaxy_models.errors import GalaxyError
+
+# What a disk answers that takes no more.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class SpaceError(GalaxyError):
@@ -13,6 +18,10 @@ class RunError(GalaxyError):
 
 class ClusterError(GalaxyError):
     """A cluster file, or what it names, that cannot be used."""
+
+
+class StorageError(GalaxyError):
+    """A place outside this machine that cannot be read or written."""
 
 
 class SearchFault(GalaxyError):

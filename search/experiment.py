@@ -1,5 +1,6 @@
 """Puts searcher, scheduler, trials and callbacks into one Tune experiment over one or more spaces."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +21,16 @@ from search.entry import epoch_metrics
 from search.errors import RunError
 from search.journal import JOURNAL, RunJournal
 from search.ledger import Ledger, Limits
+from search.mirror import Mirror
 from search.monitor import Monitor
-from search.options import Places, SearchOptions
+from search.nodes import node_sizes, this_software
+from search.options import Places, SearchOptions, plan_cluster
 from search.preflight import Plan
 from search.recorder import Recorder
 from search.samplers import SamplerPlan
 from search.scheduler import LedgerScheduler
 from search.searcher import StudySearcher
+from search.shards import Shards
 from search.stopper import SearchStopper
 from search.study import open_study
 from search.tensorboard import TensorBoard
@@ -35,6 +39,9 @@ from search.trial import GalaxyTrial
 TENSORBOARD = "tensorboard"
 # How long the driver waits on a full disk before it tries again.
 WAIT_S = 2.0
+# How often the machines of a cluster are counted, and how many trials may wait for one.
+_COUNT_INTERVAL_S = 5.0
+_MOST_PENDING = 10_000
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,21 @@ class Job:
         plan: what was checked.
         places: how trials share the machine.
         run_dir: where everything is kept.
+        shards: where the survey lies for every machine.
+        mirror: the way to the run's storage; None without one.
     """
 
     options: SearchOptions
     plan: Plan
     places: Places
     run_dir: Path
+    shards: Shards
+    mirror: Mirror | None = None
+
+    @property
+    def storage(self) -> str | None:
+        """Where the run's folder is kept for all machines; None = it is this machine's, or shared by all."""
+        return self.mirror.uri if self.mirror is not None else None
 
     @property
     def device(self) -> str:
@@ -67,8 +83,10 @@ class Job:
         """What all trials are told alike; see `GalaxyTrial`."""
         weights_dir = self.options.weights_dir
         return {
-            "data": str(self.plan.data.resolve()),
+            "shards": vars(self.shards),
             "run_dir": str(self.run_dir.resolve()),
+            "storage": self.storage,
+            "software": this_software() if self.options.address else None,
             "threads": self.places.cpus_per_trial,
             "device": self.device,
             "weights_dir": str(weights_dir.resolve()) if weights_dir else None,
@@ -110,7 +128,8 @@ def opened_ledger(job: Job, *, wait: Callable[[OSError], None] | None = None) ->
     Raises:
         RunError: the journal is damaged.
     """
-    journal = RunJournal(job.run_dir / JOURNAL, wait=wait)
+    mirrored = {"on_write": job.mirror.committed} if job.mirror is not None else {}
+    journal = RunJournal(job.run_dir / JOURNAL, wait=wait, **mirrored)
     try:
         ledger = make_ledger(job, _read(journal, job.run_dir / JOURNAL), journal.commit)
         journal.commit(durable=True)
@@ -201,7 +220,7 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
     """
     budget_s = job.options.time_budget_s
     budget_s = None if budget_s is None else budget_s - ledger.elapsed_s()
-    searcher = StudySearcher(ledger, job.places.max_concurrent, keep_top=job.options.keep_top)
+    searcher = StudySearcher(ledger, room_for(job), keep_top=job.options.keep_top)
     scheduler = LedgerScheduler(ledger)
     recorder = Recorder(
         ledger,
@@ -209,7 +228,8 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
         keep_top=job.options.keep_top,
         say=lambda words: monitor.say(words),  # noqa: PLW0108 (made below)
         max_restarts=job.options.max_restarts,
-        confirm_ray=confirm_ray,
+        confirm_ray=confirm_ray if job.options.address is None else lambda: None,
+        mirror=job.mirror,
     )
     boards = TensorBoard(ledger, recorder, job.run_dir / TENSORBOARD, list(job.plan.parameters))
     monitor = Monitor(ledger, recorder, job.places.max_concurrent, budget_s, console)
@@ -223,6 +243,24 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
         recorder.close()
     boards.close()
     return Ended(ledger, ledger.elapsed_s(), recorder.handovers_s, recorder.restarts, stopper.reason, fault())
+
+
+def room_for(job: Job) -> Callable[[], int]:
+    """How many trials may run at the same time: of a cluster, as many as its machines have room for at the moment."""
+    if job.options.address is None or job.options.max_concurrent is not None:
+        return lambda: job.places.max_concurrent
+    counted_at, room = time.monotonic(), job.places.max_concurrent
+
+    def count() -> int:
+        nonlocal counted_at, room
+        if time.monotonic() - counted_at > _COUNT_INTERVAL_S:
+            counted_at = time.monotonic()
+            # One without a machine at the moment waits for one.
+            with contextlib.suppress(RunError):
+                room = plan_cluster(job.options, node_sizes()).max_concurrent
+        return room
+
+    return count
 
 
 def spent_before(options: SearchOptions, ledger: Ledger) -> str:
@@ -262,7 +300,8 @@ def _tuner(
     callbacks: list[tune.Callback],
 ) -> tune.Tuner:
     # Workers start side by side, not one after the other.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(job.places.max_concurrent)
+    most = job.places.max_concurrent if job.options.address is None else _MOST_PENDING
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(most)
     resources = {"CPU": job.places.cpus_per_trial, "GPU": job.places.gpus_per_trial}
     return tune.Tuner(
         tune.with_resources(GalaxyTrial, resources),

@@ -5,7 +5,7 @@ among the best of all. An ended trial has the latter only, and only while it is 
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from search.entry import Entry
@@ -49,6 +49,28 @@ def sweep(run_dir: Path, space: str, *, live: Mapping[int, Entry], best: Collect
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name not in wanted and not _of_running(path.name, live):
                 path.unlink(missing_ok=True)
+
+
+def unwanted(
+    names: Iterable[str], space: str, *, live: Mapping[int, Entry], best: Collection[Entry], num_known: int
+) -> list[str]:
+    """Which of a storage's files are states and weights that are not wanted any more.
+
+    Args:
+        names: of files, relative to the run's folder there.
+        space: the space's name.
+        live: its trials that had not ended when this was asked, by number.
+        best: its ended trials whose weights are kept.
+        num_known: trials that the space had then; those of later ones are left alone.
+    """
+    wanted = {weights_path(Path(), space, entry.number, entry.best_epoch).name for entry in best}
+    found = []
+    for name in names:
+        match = _FILE.fullmatch(Path(name).name)
+        known = match is not None and int(match["number"]) < num_known
+        if known and Path(name).name not in wanted and not _of_running(Path(name).name, live):
+            found.append(name)
+    return found
 
 
 def _of_running(name: str, live: Mapping[int, Entry]) -> bool:

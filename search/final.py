@@ -5,7 +5,6 @@ network. Test galaxies are seen here, and in `search.evaluate`, only.
 """
 
 import math
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from galaxy_models.config import TrainConfig
-from galaxy_models.data.manifest import Manifest
 from galaxy_models.errors import GalaxyError
 from galaxy_models.seeds import derive_seed
 from search.finalist import FinalJob, FinalSetting, is_done
-from search.results import PREDICTIONS_NAME, RESULT_NAME, FinalRun, load_result
+from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, load_result
 from search.retrain import attempt, fail
+from search.run_files import RunFiles
+from search.storage import Storage
 
 if TYPE_CHECKING:
     import optuna
@@ -111,18 +111,18 @@ def retrain_finalists(
     Returns:
         The results there are, in the order of `jobs`; those that have failed say why.
     """
-    digest = Manifest.load(setting.data).digest
+    files = RunFiles(setting.run_dir, Storage(setting.storage) if setting.storage else None)
     results: dict[FinalJob, FinalRun] = {}
-    _remove_others(jobs, setting)
+    _remove_others(jobs, setting, files)
     for job in jobs:
         folder = setting.folder(job)
-        if is_done(job, setting, digest):
+        if is_done(job, setting):
             results[job] = load_result(folder / RESULT_NAME)
             on_done(results[job])
             continue
         # Of another configuration or survey, or a failure: no report must take it for this job's.
         for name in (RESULT_NAME, PREDICTIONS_NAME):
-            (folder / name).unlink(missing_ok=True)
+            files.remove(folder / name)
     # Our own retries: Ray's would repeat a process that was killed for want of memory for ever.
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(attempt)
     waiting = {remote.remote(job, setting): job for job in jobs if job not in results}
@@ -135,6 +135,8 @@ def retrain_finalists(
             if result is None:
                 waiting[remote.remote(replace(job, micro_batch=sizes[job]), setting)] = job
             else:
+                for name in (RESULT_NAME, PREDICTIONS_NAME, WEIGHTS_NAME):
+                    files.fetch(setting.folder(job) / name)
                 results[job] = result
                 on_done(result)
     for reference in waiting:
@@ -142,7 +144,7 @@ def retrain_finalists(
     return [results[job] for job in jobs if job in results]
 
 
-def _remove_others(jobs: Sequence[FinalJob], setting: FinalSetting) -> None:
+def _remove_others(jobs: Sequence[FinalJob], setting: FinalSetting, files: RunFiles) -> None:
     """Remove what an earlier session retrained of other configurations; further seeds of the same ones stay."""
     folders = {setting.folder(job) for job in jobs}
     configs = {(job.backbone, job.rank, replace(job.config, seed=0)) for job in jobs}
@@ -156,7 +158,7 @@ def _remove_others(jobs: Sequence[FinalJob], setting: FinalSetting) -> None:
             except (OSError, ValueError, TypeError, KeyError, AttributeError, GalaxyError):
                 key = None
             if key not in configs:
-                shutil.rmtree(folder)
+                files.remove_folder(folder)
 
 
 def _collect(

@@ -8,6 +8,7 @@ from galaxy_models.config import TrainConfig
 from galaxy_models.errors import WeightsError
 from galaxy_models.task import Direction
 from search.results import FINAL, PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, final_folder, load_result
+from search.shards import Shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +50,25 @@ class FinalSetting:
 
     Attributes:
         run_dir: the run's folder.
-        data: the folder of shards.
+        shards: where the survey lies for every machine.
         threads: processors that each computes with.
         device: where each computes, in torch's words.
         weights_dir: a folder of initial weights, looked in first; None without one.
         metric: the validation metric that names the best epoch.
         direction: which way of it is better.
+        storage: where the run's folder is kept for all machines; None without one.
+        software: that of the driver, on a cluster; see `nodes.this_software`.
     """
 
     run_dir: Path
-    data: Path
+    shards: Shards
     threads: int
     device: str
     weights_dir: Path | None
     metric: str
     direction: Direction
+    storage: str | None = None
+    software: dict[str, str] | None = None
 
     def folder_of(self, backbone: str) -> Path:
         """Where the retrainings of a backbone lie."""
@@ -74,7 +79,7 @@ class FinalSetting:
         return final_folder(self.run_dir, job.backbone, rank=job.rank, seed_index=job.seed_index)
 
 
-def is_done(job: FinalJob, setting: FinalSetting, survey_digest: str) -> bool:
+def is_done(job: FinalJob, setting: FinalSetting) -> bool:
     """Whether a job's folder holds the evaluation of this very configuration, seed and survey."""
     from galaxy_models.inference.network import read_description
 
@@ -86,4 +91,4 @@ def is_done(job: FinalJob, setting: FinalSetting, survey_digest: str) -> bool:
         return False
     asked = job.result()
     same = (found.trial, found.config) == (asked.trial, asked.config)
-    return same and not found.failure and digest == survey_digest and (folder / PREDICTIONS_NAME).is_file()
+    return same and not found.failure and digest == setting.shards.digest and (folder / PREDICTIONS_NAME).is_file()

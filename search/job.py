@@ -8,20 +8,26 @@ from pathlib import Path
 from rich.console import Console
 
 from search import opening
-from search.cluster import local_ray
+from search.cluster import running_ray
 from search.errors import RunError, SearchFault
-from search.experiment import Ended, Job, more_of, opened_ledger, run_experiment, spent_before, waiter
+from search.experiment import TENSORBOARD, Ended, Job, more_of, opened_ledger, run_experiment, spent_before, waiter
 from search.final import best_configs, plan_finals, retrain_finalists
 from search.finalist import FinalJob, FinalSetting, is_done
 from search.ledger import Ledger
 from search.lock import RunLock
-from search.options import SearchOptions, plan_places
-from search.preflight import make_plan
+from search.mirror import Mirror
+from search.nodes import Needs, check_nodes
+from search.options import SearchOptions, plan_cluster, plan_places
+from search.preflight import Plan, make_plan
+from search.remote_run import mirrored
 from search.report import write_report
+from search.report.write import FOLDER
 from search.results import FinalRun
 from search.run_dir import create_run_dir
 from search.session import Session
+from search.shards import Shards, share_shards
 from search.signals import collected_signals
+from search.storage import Storage
 from search.tensorboard_boards import write_boards
 
 
@@ -43,12 +49,46 @@ def run_search(options: SearchOptions) -> int:
         run_dir = options.resume or create_run_dir(options, plan)
         if options.resume is None:
             stack.enter_context(RunLock(run_dir))
-        session = Session.begin(run_dir, options, plan)
+        mirror = stack.enter_context(mirrored(options.storage, run_dir, lambda line: opening.say(console, [line])))
+        saved = mirror.put if mirror is not None else lambda path: None
+        session = Session.begin(run_dir, options, plan, saved=saved)
         # Ray sets a handler of its own for SIGTERM when it starts, so ours come after it.
-        num_cpus, num_gpus = stack.enter_context(local_ray(f"go on with --resume {run_dir}"))
+        remedy = f"go on with --resume {mirror.uri if mirror is not None else run_dir}"
+        sizes = stack.enter_context(running_ray(options.address, remedy))
         received = stack.enter_context(collected_signals(console))
-        job = Job(options, plan, plan_places(options, num_cpus=num_cpus, num_gpus=num_gpus), run_dir)
-        return _run(job, session, console, received)
+        job = _make_job(options, plan, run_dir, mirror, sizes)
+        if options.address is not None:
+            opening.say(console, check_nodes(_needs(job)))
+        code = _run(job, session, console, received)
+        if mirror is not None:
+            mirror.put_below(run_dir / FOLDER)
+            mirror.put_below(run_dir / TENSORBOARD)
+        return code
+
+
+def _make_job(
+    options: SearchOptions, plan: Plan, run_dir: Path, mirror: Mirror | None, sizes: list[tuple[int, int]]
+) -> Job:
+    if options.address is None:
+        ((num_cpus, num_gpus),) = sizes
+        places = plan_places(options, num_cpus=num_cpus, num_gpus=num_gpus)
+    else:
+        places = plan_cluster(options, sizes)
+    uri = plan.data_uri
+    if options.address is not None and options.storage is not None and not uri:
+        uri = share_shards(plan.data, plan.manifest, Storage(options.storage))
+    return Job(options, plan, places, run_dir, Shards(str(plan.data.resolve()), plan.manifest.digest, uri), mirror)
+
+
+def _needs(job: Job) -> Needs:
+    """What machines of a cluster must have of the search, beside its software."""
+    weights_dir = job.options.weights_dir
+    return Needs(
+        run_dir="" if job.mirror is not None else str(job.run_dir.resolve()),
+        shards="" if job.shards.uri else job.shards.path,
+        digest=job.shards.digest,
+        weights_dir=str(weights_dir.resolve()) if weights_dir is not None else "",
+    )
 
 
 def _run(job: Job, session: Session, console: Console, received: Sequence[int]) -> int:
@@ -102,7 +142,9 @@ def _final_setting(job: Job) -> FinalSetting:
     constants = job.constants()
     return FinalSetting(
         run_dir=job.run_dir.resolve(),
-        data=job.plan.data.resolve(),
+        shards=job.shards,
+        storage=job.storage,
+        software=constants["software"],
         threads=constants["threads"],
         device=constants["device"],
         weights_dir=Path(constants["weights_dir"]) if constants["weights_dir"] else None,
@@ -112,8 +154,8 @@ def _final_setting(job: Job) -> FinalSetting:
 
 
 def _unfinished_finals(job: Job, ledger: Ledger) -> bool:
-    setting, digest = _final_setting(job), job.plan.manifest.digest
-    return any(not is_done(one, setting, digest) for one in _final_jobs(job, ledger))
+    setting = _final_setting(job)
+    return any(not is_done(one, setting) for one in _final_jobs(job, ledger))
 
 
 def _retrain(job: Job, ledger: Ledger, console: Console, received: Sequence[int]) -> list[FinalRun]:

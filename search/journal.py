@@ -5,7 +5,6 @@ with its decision) are appended in one write. Its last line ends with a blank be
 not mind: what follows the last such line is an event that was cut short, and is dropped when the run goes on.
 """
 
-import errno
 import json
 import os
 import time
@@ -16,13 +15,12 @@ from typing import Any
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
-from search.errors import RunError
+from search.errors import FULL_DISK, RunError
 
 JOURNAL = "study.journal"
 END_OF_EVENT = b" \n"
 # A power cut may take this much of the latest events with it; a killed process takes none.
 SYNC_INTERVAL_S = 1.0
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _REMEDY = "copy the run's folder again, whole"
 
 
@@ -32,14 +30,22 @@ class RunJournal(BaseJournalBackend):
     Args:
         path: the file; made if there is none. An event that was cut short is removed from its end.
         wait: called with the error whenever the disk is full, before each further try; may raise to give up.
+        on_write: called with the file's length whenever events were written.
 
     Raises:
         RunError: the file is no journal of a run.
     """
 
-    def __init__(self, path: Path, *, wait: Callable[[OSError], None] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        wait: Callable[[OSError], None] | None = None,
+        on_write: Callable[[int], None] = lambda size: None,
+    ) -> None:
         self._path = path
         self._wait = wait
+        self._on_write = on_write
         self._events: list[bytes] = []
         self._unread: list[bytes] = []
         self._num_read = 0
@@ -96,6 +102,7 @@ class RunJournal(BaseJournalBackend):
                 self._wait(error)
             else:
                 self._size += len(data)
+                self._on_write(self._size)
                 return
 
     def close(self) -> None:

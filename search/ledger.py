@@ -12,7 +12,7 @@ from typing import Protocol
 
 from galaxy_models.task import Direction
 from search.account import Account
-from search.entry import FINALIST_OF, PROMOTED_FROM, Entry, Outcome
+from search.entry import FINALIST_OF, GPU_S, PROMOTED_FROM, Entry, Outcome
 from search.turns import Standing, fewest, losers, race_quotas, race_round
 
 # The study's attribute that says why a space left a race.
@@ -26,7 +26,7 @@ class Limits:
     Attributes:
         num_trials: trials each space gets, those run again to the full length not counted.
         epochs: epochs of all trials together.
-        gpu_hours: hours of all trials together, times the GPUs of each.
+        gpu_hours: hours of all trials together, times the GPUs that each had.
         gpus_per_trial: GPUs of each trial.
         share: `equal`, or `race`: after each round the worse half of the spaces gets no more.
         num_finalists: of the best trials of each space, those that were stopped are run again to the full length.
@@ -222,6 +222,8 @@ class Ledger:
         """
         entry = self.live[key]
         stamped = {**metrics, "elapsed_s": round(self.elapsed_s(), 3)}
+        if self.limits.gpus_per_trial:
+            stamped[GPU_S] = metrics["epoch_s"] * self.limits.gpus_per_trial
         goes_on = self.accounts[entry.space].report(entry, stamped)
         self.commit(durable=not goes_on)
         if not goes_on:
@@ -246,7 +248,7 @@ class Ledger:
         if limits.epochs is not None and self.spent_epochs >= limits.epochs:
             return f"epoch budget: {self.spent_epochs:,} of {limits.epochs:,} epochs"
         if limits.gpu_hours is not None:
-            hours = sum(account.spent_s for account in self.accounts.values()) * limits.gpus_per_trial / 3600
+            hours = sum(account.spent_gpu_s for account in self.accounts.values()) / 3600
             if hours >= limits.gpu_hours:
                 return f"GPU budget: {hours:.2f} of {limits.gpu_hours:g} GPU-hours"
         return ""

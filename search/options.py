@@ -3,11 +3,13 @@
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from search.errors import RunError
+from search.storage import is_uri
 
 SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc", "grid")
 SHARES = ("equal", "race")
@@ -19,7 +21,7 @@ class SearchOptions:
     """A search as the command line asks for it; see `python -m search.run --help`."""
 
     spaces: tuple[Path, ...]
-    data: Path | None = None
+    data: Path | str | None = None
     num_trials: int = 20
     max_epochs: int = 27
     time_budget_s: float | None = None
@@ -50,6 +52,8 @@ class SearchOptions:
     max_restarts: int = 3
     keep_top: int = 1
     price_per_hour: float | None = None
+    address: str | None = None
+    storage: str | None = None
     resume: Path | None = None
     accept_changes: bool = False
     command: str = ""
@@ -66,9 +70,9 @@ class SearchOptions:
         known = {item.name for item in fields(cls)}
         values = {name: value for name, value in values.items() if name in known}
         values["spaces"] = tuple(Path(path) for path in values["spaces"])
-        paths = ("data", "warm_start", "runs_dir", "weights_dir", "resume")
-        for name in paths:
+        for name in ("warm_start", "runs_dir", "weights_dir", "resume"):
             values[name] = None if values.get(name) is None else Path(values[name])
+        values["data"] = None if values.get("data") is None else place(values["data"])
         return cls(**values)
 
 
@@ -115,6 +119,41 @@ def plan_places(options: SearchOptions, *, num_cpus: int, num_gpus: int) -> Plac
     return Places(cpus, gpus, min(room, options.max_concurrent or room))
 
 
+def plan_cluster(options: SearchOptions, sizes: Sequence[tuple[int, int]]) -> Places:
+    """Divide the machines of a cluster among trials.
+
+    Machines may come and go: `max_concurrent` is how many trials those of now have room for, unless the user says how
+    many machines there are to be started for.
+
+    Args:
+        options: what the user asked for.
+        sizes: processors and GPUs of each machine there is.
+
+    Raises:
+        RunError: no machine has what a trial asks for, and none is expected.
+    """
+    asked = options.max_concurrent
+    gpus = options.gpus_per_trial
+    if asked is not None and gpus and not any(num for _, num in sizes):
+        # A cluster that starts its machines on demand has none before the first trial asks for one.
+        if options.cpus_per_trial is None:
+            raise RunError(
+                "--cpus-per-trial: got none, and the cluster has no machine with a GPU yet from which it would follow, "
+                "expected the processors of a trial: name them"
+            )
+        return Places(options.cpus_per_trial, gpus, asked)
+    on_gpus = bool(gpus) if gpus is not None else any(num for _, num in sizes)
+    wanted = [size for size in sizes if size[1] or not on_gpus]
+    plans = [plan_places(options, num_cpus=cpus, num_gpus=num_gpus) for cpus, num_gpus in wanted if cpus]
+    if not plans:
+        raise RunError(
+            "--address: the cluster has no processor for a trial, expected a machine: wait until one has joined, or "
+            "name --max-concurrent, --cpus-per-trial and --gpus-per-trial of trials that machines are to be started for"
+        )
+    cpus = min(one.cpus_per_trial for one in plans)
+    return Places(cpus, plans[0].gpus_per_trial, asked or sum(one.max_concurrent for one in plans))
+
+
 def check_free(options: SearchOptions) -> None:
     """Check that the run's folder can be made, before anything is spent.
 
@@ -124,6 +163,11 @@ def check_free(options: SearchOptions) -> None:
     for path in (options.runs_dir, *options.runs_dir.parents):
         if path.exists() and not path.is_dir():
             raise RunError(f"--runs-dir: {path} is a file, expected a folder: choose another")
+    if options.storage is not None and not is_uri(options.storage):
+        raise RunError(
+            f"--storage: got {options.storage}, expected a URI such as s3://bucket/runs: for a folder that "
+            "all machines share, use --runs-dir"
+        )
     if options.name is not None and (options.runs_dir / options.name).exists():
         taken = options.runs_dir / options.name
         raise RunError(f"--name: {taken} exists already, expected a new folder: choose another name")
@@ -163,6 +207,11 @@ def gpu_share(text: str) -> float:
             f"got {text!r}, expected 0, a fraction of one GPU such as 0.5, or a whole number"
         )
     return share
+
+
+def place(text: str) -> Path | str:
+    """Parse a folder: a path of this machine, or a URI such as `s3://bucket/shards`."""
+    return text if is_uri(text) else Path(text)
 
 
 def fixed_parameter(text: str) -> tuple[str, Any]:

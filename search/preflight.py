@@ -21,7 +21,9 @@ from galaxy_models.training.optim import check_optimizer
 from search.errors import RunError
 from search.options import SearchOptions, check_free
 from search.samplers import check_sampler
+from search.shards import fetch_shards
 from search.space import Probe, Space, load_space, probe_space
+from search.storage import Storage, is_uri
 from search.study import best_params, load_studies, queue_item
 
 if TYPE_CHECKING:
@@ -44,12 +46,13 @@ class Plan:
         spaces: the spaces by name, in the order given.
         fixed: for each space, the parameters that the user fixed.
         parameters: names of all their parameters.
-        data: the shards' folder.
+        data: the shards' folder on this machine.
         manifest: what is in it.
         metric: the validation metric to optimise.
         direction: which way is better.
         queues: for each space, configurations to run before the sampler's own; see `study.queue_item`.
         distributions: for each space, where its parameters are drawn from.
+        data_uri: where the shards were fetched from; empty if they were here.
     """
 
     spaces: dict[str, Space]
@@ -61,6 +64,7 @@ class Plan:
     direction: Direction
     queues: dict[str, list[dict[str, Any]]]
     distributions: dict[str, Mapping[str, "BaseDistribution"]]
+    data_uri: str = ""
 
 
 def make_plan(options: SearchOptions, console: Console) -> Plan:
@@ -71,6 +75,8 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
     """
     if options.resume is None:
         check_free(options)
+        if options.storage is not None:
+            check_storage(options.storage, options.name)
     if options.weights_dir is not None and not options.weights_dir.is_dir():
         raise RunError(f"--weights-dir: {options.weights_dir} is no folder, expected one of safetensors files")
     spaces = {path.stem: load_space(path) for path in options.spaces}
@@ -79,7 +85,8 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
     for name in options.fixed:
         if name not in parameters:
             raise RunError(f"--fix {name}: no space has such a parameter, expected one of {', '.join(parameters)}")
-    data = options.data if options.data is not None else simulated_sky(console)
+    data_uri = str(options.data) if is_uri(options.data) else ""
+    data = fetch_shards(data_uri) if data_uri else Path(options.data or simulated_sky(console))
     manifest = Manifest.load(data)
     metric, direction = objective_direction(manifest.task.kind, options.objective)
     fixed = {space: fixed_parameters(probe, options.fixed, manifest.task) for space, probe in free.items()}
@@ -93,7 +100,20 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
         check_networks(spaces[name], probe.configs, px=manifest.px, weights_dir=options.weights_dir)
     queues = first_trials(options, spaces, probes, fixed)
     distributions = {name: probe.distributions for name, probe in free.items()}
-    return Plan(spaces, fixed, parameters, data, manifest, metric, direction, queues, distributions)
+    return Plan(spaces, fixed, parameters, data, manifest, metric, direction, queues, distributions, data_uri)
+
+
+def check_storage(root: str, name: str | None) -> None:
+    """Check that runs can be kept in a storage, and that there is none of this name yet.
+
+    Raises:
+        StorageError: it cannot be written.
+        RunError: there is one.
+    """
+    storage = Storage(root)
+    storage.check()
+    if name is not None and (there := storage.child(name)).names():
+        raise RunError(f"--name: {there.uri} exists already, expected a new folder: choose another name")
 
 
 def first_trials(

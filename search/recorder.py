@@ -14,6 +14,7 @@ from galaxy_models.errors import GalaxyError
 from search.entry import Entry
 from search.files import sweep
 from search.ledger import Ledger
+from search.mirror import Mirror
 
 # One failed trial is bad luck; this many without an epoch between them are a bug that the next trial meets too.
 MAX_FAULTS_IN_A_ROW = 3
@@ -33,6 +34,7 @@ class Recorder(Callback):
         say: prints a line for the user.
         max_restarts: restarts of a trial whose worker dies.
         confirm_ray: called before a trial is given up because its worker died; does not return if Ray itself did.
+        mirror: the way to the storage where workers keep checkpoints; None = they are in the run's folder.
 
     Attributes:
         handovers_s: for each trial that followed another in its worker, the time between them.
@@ -49,6 +51,7 @@ class Recorder(Callback):
         say: Callable[[str], None],
         max_restarts: int = 0,
         confirm_ray: Callable[[], None] = lambda: None,
+        mirror: Mirror | None = None,
     ) -> None:
         self._ledger = ledger
         self._run_dir = run_dir
@@ -56,6 +59,7 @@ class Recorder(Callback):
         self._say = say
         self._max_restarts = max_restarts
         self._confirm_ray = confirm_ray
+        self._mirror = mirror
         self._starts: Counter[tuple[str, int]] = Counter()
         self._faults_in_a_row: Counter[str] = Counter()
         self._waiting: set[str] = set()
@@ -168,7 +172,11 @@ class Recorder(Callback):
 
     def _sweep(self, space: str) -> None:
         account = self._ledger.accounts[space]
-        sweep(self._run_dir, space, live=account.live, best=account.top(self._keep_top))
+        best = account.top(self._keep_top)
+        if self._mirror is None:
+            sweep(self._run_dir, space, live=account.live, best=best)
+        else:
+            self._mirror.sweep(space, live=account.live, best=best, num_known=account.num_trials)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its callbacks; nothing reads that, since the study is the record."""

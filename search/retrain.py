@@ -5,11 +5,12 @@ What is done is kept after every epoch, so that a worker that died, or a search 
 
 import gc
 import math
+import platform
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 from galaxy_models.cli import machine_fault
 from galaxy_models.data.manifest import SPLIT_NAMES
 from galaxy_models.errors import GalaxyError, WeightsError
+from search.errors import FULL_DISK, StorageError
 from search.finalist import FinalJob, FinalSetting
-from search.journal import FULL_DISK
-from search.results import PREDICTIONS_NAME, WEIGHTS_NAME, FinalRun, save_result
+from search.nodes import check_software, this_software
+from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, save_result
+from search.run_files import RunFiles
 
 if TYPE_CHECKING:
     from galaxy_models.training.loop import Trainer
@@ -74,18 +77,26 @@ class NoResultError(Exception):
 
 def attempt(job: FinalJob, setting: FinalSetting) -> FinalRun:
     """Retrain, and turn whatever goes wrong into a result that says so; one failure takes nothing from the others."""
+    files = RunFiles.of_worker(setting.run_dir, setting.storage)
+    setting = replace(setting, run_dir=files.root)
     try:
-        return retrain(job, setting)
+        return retrain(job, setting, files)
     except Exception as error:
         fault = machine_fault(error, setting.run_dir) or error
         words = " ".join(str(fault).split())
         if not isinstance(fault, GalaxyError):
             words = f"{type(error).__name__}: {words:.300}"
             log = setting.run_dir / "errors" / f"final-{job.backbone}-{job.rank}-{job.seed_index}.txt"
-            with suppress(OSError):
-                log.parent.mkdir(exist_ok=True)
+            with suppress(OSError, StorageError):
+                log.parent.mkdir(parents=True, exist_ok=True)
                 log.write_text(traceback.format_exc(), encoding="utf-8")
-    return fail(job, setting, words)
+                files.keep(log)
+        result = fail(job, setting, words)
+        with suppress(OSError, StorageError):
+            files.keep(setting.folder(job) / RESULT_NAME)
+        return result
+    finally:
+        files.clear()
 
 
 def fail(job: FinalJob, setting: FinalSetting, words: str) -> FinalRun:
@@ -96,7 +107,7 @@ def fail(job: FinalJob, setting: FinalSetting, words: str) -> FinalRun:
     return result
 
 
-def retrain(job: FinalJob, setting: FinalSetting) -> FinalRun:
+def retrain(job: FinalJob, setting: FinalSetting, files: RunFiles | None = None) -> FinalRun:
     """Train a configuration, evaluate the weights of its best epoch, and write all of it into the job's folder.
 
     `result.json` is written last. A training that diverges is a result, too.
@@ -104,6 +115,7 @@ def retrain(job: FinalJob, setting: FinalSetting) -> FinalRun:
     Args:
         job: what to train.
         setting: on what, where, and what counts as best.
+        files: the run's, which have the job's folder; None = all that is in the run's folder.
 
     Returns:
         What was written.
@@ -111,25 +123,31 @@ def retrain(job: FinalJob, setting: FinalSetting) -> FinalRun:
     from galaxy_models.training.runtime import Runtime
     from galaxy_models.training.survey import SurveyData
 
+    files = files or RunFiles(setting.run_dir, None)
     folder = setting.folder(job)
     folder.mkdir(parents=True, exist_ok=True)
     # What a process that was killed had not finished writing.
     for path in folder.glob(".*"):
         path.unlink()
-    survey = SurveyData(setting.data)
+    if setting.software is not None:
+        check_software(setting.software, this_software(), platform.node())
+    survey = SurveyData(setting.shards.local())
     runtime = Runtime(device=setting.device, threads=setting.threads, weights_dir=setting.weights_dir)
     try:
-        result = _evaluate(job, setting, survey, runtime, _train(job, setting, survey, runtime))
+        progress = _train(job, setting, files, survey, runtime)
+        result = _evaluate(job, setting, files, survey, runtime, progress)
     except NoResultError as error:
         # No other command shall take them for a network that was evaluated.
-        (folder / WEIGHTS_NAME).unlink(missing_ok=True)
+        files.remove(folder / WEIGHTS_NAME)
         result = job.result(failure=str(error), epochs=error.progress.epochs, seconds=error.progress.seconds)
-    _when_there_is_room(partial(save_result, setting.run_dir, result))
-    (folder / STATE_NAME).unlink(missing_ok=True)
+    _write(files, folder / RESULT_NAME, lambda _: save_result(setting.run_dir, result))
+    files.remove(folder / STATE_NAME)
     return result
 
 
-def _train(job: FinalJob, setting: FinalSetting, survey: "SurveyData", runtime: "Runtime") -> _Progress:
+def _train(
+    job: FinalJob, setting: FinalSetting, files: RunFiles, survey: "SurveyData", runtime: "Runtime"
+) -> _Progress:
     """Train to the last epoch, from where an earlier attempt stopped; the best epoch's weights are then on disk."""
     from galaxy_models.training.checkpoint import save_state
     from galaxy_models.training.loop import Trainer
@@ -137,32 +155,36 @@ def _train(job: FinalJob, setting: FinalSetting, survey: "SurveyData", runtime: 
     folder = setting.folder(job)
     identity = {"config": job.config.to_dict(), "survey_digest": survey.manifest.digest}
     trainer = Trainer(job.config, survey, runtime=runtime, micro_batch=job.micro_batch)
+    files.fetch(folder / STATE_NAME)
     progress = _resume(trainer, folder / STATE_NAME, identity)
-    if not progress.epochs:
+    if progress.epochs:
+        files.fetch(folder / WEIGHTS_NAME)
+    else:
         # Of another configuration or survey.
-        (folder / WEIGHTS_NAME).unlink(missing_ok=True)
+        files.remove(folder / WEIGHTS_NAME)
     while trainer.epoch < job.config.epochs:
         metrics = trainer.run_epoch()
         if metrics["diverged"]:
             words = f"training diverged in epoch {metrics['epoch']:.0f}: loss or answers are not finite"
             raise NoResultError(words, progress)
         if progress.note(metrics, setting):
-            _when_there_is_room(partial(trainer.save_weights, folder / WEIGHTS_NAME))
+            _write(files, folder / WEIGHTS_NAME, trainer.save_weights)
         # After the weights: an attempt that dies in between does this epoch again, and writes the same weights.
         state = {"trainer": trainer.state_dict(), "progress": vars(progress), **identity}
-        _when_there_is_room(partial(save_state, folder / STATE_NAME, state))
+        _write(files, folder / STATE_NAME, partial(save_state, state=state))
     if not progress.best_epoch:
         raise NoResultError(f"val_{setting.metric} was never a finite number", progress)
     return progress
 
 
-def _when_there_is_room(write: Callable[[], object]) -> None:
-    """Write a file; while the disk is full, wait and try again."""
+def _write(files: RunFiles, path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file and keep it; while the disk is full or the storage does not answer, wait and try again."""
     while True:
         try:
-            write()
-        except OSError as error:
-            if error.errno not in FULL_DISK:
+            write(path)
+            files.keep(path)
+        except (OSError, StorageError) as error:
+            if isinstance(error, OSError) and error.errno not in FULL_DISK:
                 raise
             time.sleep(WAIT_S)
         else:
@@ -184,7 +206,12 @@ def _resume(trainer: "Trainer", state_file: Path, identity: dict[str, Any]) -> _
 
 
 def _evaluate(
-    job: FinalJob, setting: FinalSetting, survey: "SurveyData", runtime: "Runtime", progress: _Progress
+    job: FinalJob,
+    setting: FinalSetting,
+    files: RunFiles,
+    survey: "SurveyData",
+    runtime: "Runtime",
+    progress: _Progress,
 ) -> FinalRun:
     """Answer for every galaxy with the weights on disk, and write the answers."""
     import torch
@@ -206,7 +233,7 @@ def _evaluate(
         split = survey.split(name)
         answers = answer_split(model, split, survey.task, average=name == TEST, **common)
         predicted[name] = Predicted(split.ids, split.targets, answers)
-    _when_there_is_room(partial(write_predictions, folder / PREDICTIONS_NAME, survey.task, predicted))
+    _write(files, folder / PREDICTIONS_NAME, lambda path: write_predictions(path, survey.task, predicted))
     targets = {name: torch.from_numpy(one.targets) for name, one in predicted.items()}
     averaged = predicted[TEST].answers.averaged
     assert averaged is not None

@@ -5,6 +5,7 @@ import sys
 
 from galaxy_models.cli import run_command
 from search.command_line import parse_options
+from search.space import check_space_file
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,6 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> int:
         options = parse_options(words, shlex.join(["python", "-m", "search.run", *words]))
+        for path in options.spaces:
+            check_space_file(path)
         from search.job import run_search  # loads torch and ray
 
         return run_search(options)

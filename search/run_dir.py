@@ -72,22 +72,25 @@ def load_record(run_dir: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def save_record(run_dir: Path, record: Mapping[str, Any]) -> None:
-    """Write a run's record in one step."""
+def save_record(run_dir: Path, record: Mapping[str, Any]) -> Path:
+    """Write a run's record in one step; its path."""
     partial = run_dir / f".{RECORD}.partial"
     partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    partial.replace(run_dir / RECORD)
+    return partial.replace(run_dir / RECORD)
 
 
-def keep_spaces(run_dir: Path, plan: "Plan") -> None:
-    """Keep the space files as they are."""
+def keep_spaces(run_dir: Path, plan: "Plan") -> list[Path]:
+    """Keep the space files as they are; the copies."""
     (run_dir / "spaces").mkdir(exist_ok=True)
+    copies = []
     for space in plan.spaces.values():
         copy, text = run_dir / "spaces" / f"{space.name}.py", space.path.read_bytes()
         if not copy.exists() or copy.read_bytes() != text:
             partial = copy.with_name(f".{copy.name}.partial")
             partial.write_bytes(text)
             partial.replace(copy)
+        copies.append(copy)
+    return copies
 
 
 def describe_search(plan: "Plan") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Tune's view of the ledger's beginnings: asks it for trials."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -16,14 +17,14 @@ class StudySearcher(Searcher):
 
     Args:
         ledger: the run's ledger.
-        max_concurrent: trials that may run at the same time.
+        room: how many trials may run at the same time, now.
         keep_top: best trials of each space whose weights are kept.
     """
 
-    def __init__(self, ledger: Ledger, max_concurrent: int, *, keep_top: int = 1) -> None:
+    def __init__(self, ledger: Ledger, room: Callable[[], int], *, keep_top: int = 1) -> None:
         super().__init__(metric="objective", mode=ledger.direction)
         self._ledger = ledger
-        self._max_concurrent = max_concurrent
+        self._room = room
         self._keep_top = keep_top
         self.fault: Exception | None = None
 
@@ -35,7 +36,7 @@ class StudySearcher(Searcher):
         """One trial's configuration; None while all places are taken; FINISHED when every space had its trials."""
         if self.fault is not None:
             return Searcher.FINISHED
-        if len(self._ledger.live) >= self._max_concurrent:
+        if len(self._ledger.live) >= self._room():
             return None
         try:
             entry = self._ledger.start(trial_id)

@@ -1,6 +1,6 @@
 """One call of the command line that works on a run: what it may go on with, and what it leaves in the record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,16 +25,26 @@ class Session:
     Args:
         run_dir: the run's folder, whose lock is held.
         record: what it holds.
+        saved: told of each file that was written.
     """
 
-    def __init__(self, run_dir: Path, record: dict[str, Any]) -> None:
+    def __init__(self, run_dir: Path, record: dict[str, Any], saved: Callable[[Path], None]) -> None:
         self._run_dir = run_dir
+        self._saved = saved
         self._record = record
         self._before_s = sum(one["elapsed_s"] or 0.0 for one in record["sessions"][:-1])
 
     @classmethod
-    def begin(cls, run_dir: Path, options: SearchOptions, plan: Plan) -> "Session":
+    def begin(
+        cls, run_dir: Path, options: SearchOptions, plan: Plan, *, saved: Callable[[Path], None] = lambda path: None
+    ) -> "Session":
         """Begin a run, or go on with one that is as it was left.
+
+        Args:
+            run_dir: the run's folder, whose lock is held.
+            options: what the user asked for.
+            plan: what was checked.
+            saved: told of each file that was written.
 
         Raises:
             RunError: a space, the data or the code has changed and that is not accepted, or the folder is half-copied.
@@ -66,8 +76,9 @@ class Session:
         if fresh:
             # Before the record: a record without a journal is of a folder that was copied by halves.
             (run_dir / JOURNAL).touch()
-        keep_spaces(run_dir, plan)
-        session = cls(run_dir, record)
+        for path in keep_spaces(run_dir, plan):
+            saved(path)
+        session = cls(run_dir, record, saved)
         session._save()
         return session
 
@@ -119,7 +130,7 @@ class Session:
         self._save()
 
     def _save(self) -> None:
-        save_record(self._run_dir, self._record)
+        self._saved(save_record(self._run_dir, self._record))
 
 
 def check_whole(run_dir: Path, sessions: Sequence[dict[str, Any]]) -> None:

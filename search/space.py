@@ -71,14 +71,23 @@ def _where(error: Exception, path: Path) -> str:
     return f"{place}{type(error).__name__}: {error}"
 
 
+def check_space_file(path: Path) -> None:
+    """Check that a space file is there, which costs nothing.
+
+    Raises:
+        SpaceError: it is not.
+    """
+    if not path.is_file():
+        raise SpaceError(f"{path}: no such file, expected a space file such as spaces/resnet50.py: check --space")
+
+
 def load_space(path: Path) -> Space:
     """Load a space file.
 
     Raises:
         SpaceError: the file is missing, is not Python, fails when loaded, or defines no `space`.
     """
-    if not path.is_file():
-        raise SpaceError(f"{path}: no such file, expected a space file such as spaces/resnet50.py: check --space")
+    check_space_file(path)
     text = path.read_bytes()
     module = _load_module(path.resolve())
     suggest = getattr(module, "space", None)

@@ -8,6 +8,7 @@ result is told, so that a trial whose worker, driver or machine was killed goes 
 import contextlib
 import faulthandler
 import math
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,9 +21,11 @@ from galaxy_models.cli import machine_fault
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import GalaxyError
 from search.entry import better
-from search.errors import TrialHungError
+from search.errors import FULL_DISK, StorageError, TrialHungError
 from search.files import error_path, hang_path, state_path, weights_path
-from search.journal import FULL_DISK
+from search.nodes import check_software, this_software
+from search.run_files import RunFiles
+from search.shards import Shards
 
 if TYPE_CHECKING:
     from galaxy_models.training.loop import Trainer
@@ -37,8 +40,9 @@ class GalaxyTrial(tune.Trainable):
     """Trains one configuration, an epoch a step.
 
     Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `known_epochs` (those the study
-    has), `micro_batch`, `value_to_beat`, and for all trials alike `data` (the shards' folder), `run_dir`, `threads`,
-    `device`, `weights_dir`, `metric`, `direction` and `timeout_s`.
+    has), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see `Shards`), `run_dir` and `storage` (see
+    `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `device`,
+    `weights_dir`, `metric`, `direction` and `timeout_s`.
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
@@ -50,6 +54,7 @@ class GalaxyTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare a fresh worker for its first trial."""
+        self._files = RunFiles.of_worker(Path(config["run_dir"]), config["storage"])
         self._runtime: Runtime | None = None
         self._survey: SurveyData | None = None
         self._idle_since: float | None = None
@@ -64,6 +69,7 @@ class GalaxyTrial(tune.Trainable):
 
     def _begin(self) -> None:
         self._trainer = None
+        self._files.clear()
         self._handover_s: float | None = None
         self._history: list[dict[str, float]] = []
         self._untold: list[dict[str, float]] = []
@@ -76,7 +82,10 @@ class GalaxyTrial(tune.Trainable):
                 result = self._epoch()
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL_DISK:
-                return self._wait(error)
+                place = error.filename or self._files.root
+                return self._wait(f"{place}: the disk is full: waiting for room")
+            if isinstance(error, StorageError):
+                return self._wait(f"waiting for the storage: {error}")
             result = self._fault(error)
         self._idle_since = time.monotonic()
         return result
@@ -91,10 +100,10 @@ class GalaxyTrial(tune.Trainable):
         if not timeout_s:
             yield
             return
-        path = self._path(hang_path)
+        path = hang_path(self._files.node_root, self.config["space"], self.config["number"])
         if path.exists() and path.stat().st_size:
             raise TrialHungError(f"no epoch within {timeout_s:g} s (--trial-timeout): where it hung is in {path}")
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
             faulthandler.dump_traceback_later(timeout_s, exit=True, file=file)
             try:
@@ -104,12 +113,11 @@ class GalaxyTrial(tune.Trainable):
         path.unlink(missing_ok=True)
 
     def _path(self, path_of: Callable[[Path, str, int], Path]) -> Path:
-        return path_of(Path(self.config["run_dir"]), self.config["space"], self.config["number"])
+        return path_of(self._files.root, self.config["space"], self.config["number"])
 
-    def _wait(self, error: OSError) -> dict[str, Any]:
+    def _wait(self, words: str) -> dict[str, Any]:
         time.sleep(WAIT_S)
-        place = error.filename or self.config["run_dir"]
-        return {"objective": math.nan, "done": False, "waiting": f"{place}: the disk is full: waiting for room"}
+        return {"objective": math.nan, "done": False, "waiting": words}
 
     def _fault(self, error: Exception) -> dict[str, Any]:
         self._trainer = None
@@ -119,9 +127,10 @@ class GalaxyTrial(tune.Trainable):
             code = {} if _is_the_trials_own(error) else {"fault_exit_code": error.exit_code}
             return {"objective": math.nan, "done": True, "fault": words, **code}
         log = self._path(error_path)
-        with contextlib.suppress(OSError):
-            log.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(OSError, StorageError):
+            log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(traceback.format_exc(), encoding="utf-8")
+            self._files.keep(log)
         return {"objective": math.nan, "done": True, "fault": f"{type(error).__name__}: {words:.300}"}
 
     def _epoch(self) -> dict[str, Any]:
@@ -160,7 +169,9 @@ class GalaxyTrial(tune.Trainable):
         if self._runtime is None or self._survey is None:
             weights_dir = Path(config["weights_dir"]) if config["weights_dir"] else None
             self._runtime = Runtime(device=config["device"], threads=config["threads"], weights_dir=weights_dir)
-            self._survey = SurveyData(Path(config["data"]))
+            if config["software"] is not None:
+                check_software(config["software"], this_software(), platform.node())
+            self._survey = SurveyData(Shards(**config["shards"]).local())
 
         def fresh(runtime: "Runtime", survey: "SurveyData") -> Trainer:
             return Trainer(
@@ -184,7 +195,7 @@ class GalaxyTrial(tune.Trainable):
         Returns:
             Whether the trainer is as it should be; False if it has to be made anew.
         """
-        if not self._path(state_path).exists():
+        if not self._files.fetch(self._path(state_path)):
             return True
         from galaxy_models.errors import WeightsError
         from galaxy_models.training.checkpoint import load_state
@@ -212,12 +223,14 @@ class GalaxyTrial(tune.Trainable):
         value, direction = self._history[-1][self._key], self.config["direction"]
         previous = self._history[best - 1][self._key] if best else math.nan
         if better(value, previous, direction) and better(value, self.config["value_to_beat"], direction):
-            run_dir, space, number = Path(self.config["run_dir"]), self.config["space"], self.config["number"]
-            trainer.save_weights(weights_path(run_dir, space, number, trainer.epoch))
+            place = self._files.root, self.config["space"], self.config["number"]
+            trainer.save_weights(weights_path(*place, trainer.epoch))
+            self._files.keep(weights_path(*place, trainer.epoch))
             if best:
-                weights_path(run_dir, space, number, best).unlink(missing_ok=True)
+                self._files.remove(weights_path(*place, best))
         state = {**trainer.state_dict(), "config": self.config["train"], "history": self._history}
         save_state(self._path(state_path), state)
+        self._files.keep(self._path(state_path))
 
     def _best_epoch(self, up_to: int) -> int:
         """The best epoch so far, from 1; 0 without one."""

@@ -115,7 +115,7 @@ def _ours(
         commit=record.commit,
     )
     return Stack(
-        searcher=StudySearcher(ledger, setting.num_workers),
+        searcher=StudySearcher(ledger, lambda: setting.num_workers),
         scheduler=LedgerScheduler(ledger),
         row_of=lambda config: int(config["train"][ROW]),
         max_pending=setting.num_workers,

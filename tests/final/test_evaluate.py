@@ -19,6 +19,7 @@ from search.evaluate import main
 from search.finalist import FinalJob, FinalSetting
 from search.results import FinalRun
 from search.retrain import retrain
+from search.shards import Shards
 
 NAMES = CLASSES.names
 
@@ -28,7 +29,13 @@ def _trained(folder: Path, data: Path, metric: str) -> tuple[Path, FinalRun]:
         backbone="cnn", trial=0, rank=0, seed_index=0, config=small_config(epochs=2, precision="float32", seed=2)
     )
     setting = FinalSetting(
-        run_dir=folder, data=data, threads=1, device="cpu", weights_dir=None, metric=metric, direction="min"
+        run_dir=folder,
+        shards=Shards.at(data),
+        threads=1,
+        device="cpu",
+        weights_dir=None,
+        metric=metric,
+        direction="min",
     )
     return setting.folder(job) / "weights.safetensors", retrain(job, setting)
 

@@ -16,6 +16,7 @@ from search.cluster import local_ray
 from search.final import best_configs, plan_finals, retrain_finalists
 from search.finalist import FinalJob, FinalSetting
 from search.results import FinalRun, load_results
+from search.shards import Shards
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,13 @@ def _run(
             received.append(15)
 
     setting = FinalSetting(
-        run_dir=run_dir, data=data, threads=1, device="cpu", weights_dir=None, metric="nll", direction="min"
+        run_dir=run_dir,
+        shards=Shards.at(data),
+        threads=1,
+        device="cpu",
+        weights_dir=None,
+        metric="nll",
+        direction="min",
     )
     results = retrain_finalists(jobs, setting=setting, cpus=1, gpus=0.0, received=received, on_done=on_done)
     return results, told

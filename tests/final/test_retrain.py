@@ -18,6 +18,7 @@ from galaxy_models.training.survey import SurveyData
 from search.finalist import FinalJob, FinalSetting, is_done
 from search.results import FinalRun, load_results
 from search.retrain import attempt, retrain
+from search.shards import Shards
 
 SIZES = (96, 40, 30)
 
@@ -30,7 +31,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _setting(run_dir: Path, data: Path, metric: str = "nll") -> FinalSetting:
     return FinalSetting(
         run_dir=run_dir,
-        data=data,
+        shards=Shards.at(data),
         threads=1,
         device="cpu",
         weights_dir=None,
@@ -216,10 +217,10 @@ def test_missing_initial_weights_are_named(shapes: Path, tmp_path: Path) -> None
 def test_done_means_this_configuration_seed_trial_and_survey(
     finished: tuple[Path, FinalRun], shapes: Path, tmp_path: Path
 ) -> None:
-    setting, digest = _setting(finished[0], shapes), SurveyData(shapes).manifest.digest
-    assert is_done(_job(), setting, digest)
-    assert not is_done(_job(seed=12), setting, digest)
-    assert not is_done(_job(learning_rate=0.02), setting, digest)
-    assert not is_done(replace(_job(), trial=8), setting, digest)
-    assert not is_done(_job(), setting, "sha256:other")
-    assert not is_done(_job(), _setting(tmp_path, shapes), digest)
+    setting = _setting(finished[0], shapes)
+    assert is_done(_job(), setting)
+    assert not is_done(_job(seed=12), setting)
+    assert not is_done(_job(learning_rate=0.02), setting)
+    assert not is_done(replace(_job(), trial=8), setting)
+    assert not is_done(_job(), replace(setting, shards=Shards(str(shapes), "sha256:other")))
+    assert not is_done(_job(), _setting(tmp_path, shapes))

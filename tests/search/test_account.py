@@ -44,6 +44,64 @@ def test_the_same_configuration_is_run_once_and_its_result_used_again(tmp_path: 
     assert ledger.spent_epochs == 2 * len(trained)
 
 
+def start_side_by_side(ledger: Ledger, num: int) -> list[tuple[str, int]]:
+    """Start so many trials, or as many as there are to start; each one's key and number."""
+    started = []
+    while len(started) < num and (entry := ledger.start(f"beside {len(started)}")) is not None:
+        started.append((f"beside {len(started)}", entry.number))
+    return started
+
+
+def test_a_configuration_that_runs_is_not_run_beside_it(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", text=FOUR, num_trials=12, scheduler="none", max_epochs=1)
+    started = start_side_by_side(ledger, 12)
+    assert len(started) <= 4
+    assert ledger.start("more") is None
+    assert not ledger.finished
+    for key, number in started:
+        ledger.report(key, epoch(1, 1.0 + number))
+    assert ledger.finished
+    trials = load_studies(tmp_path)["a"].get_trials()
+    assert len(trials) == 12
+    assert all(one.state == TrialState.COMPLETE for one in trials)
+    assert ledger.spent_epochs == len(started)
+    for one in trials:
+        if one.number not in [number for _, number in started]:
+            twin = trials[one.user_attrs[DUPLICATE_OF]]
+            assert (one.params, one.value) == (twin.params, twin.value)
+
+
+def test_what_waited_for_a_trial_that_failed_is_run_one_after_the_other(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", text=FOUR, num_trials=24, scheduler="none", max_epochs=1)
+    started = start_side_by_side(ledger, 24)
+    key, failed = started[0]
+    ledger.finish(key, "failed", "planted")
+    again = ledger.start("again")
+    assert again is not None
+    params = [trial.params for trial in load_studies(tmp_path)["a"].get_trials()]
+    alike = [number for number, values in enumerate(params) if values == params[failed]]
+    assert alike[:2] == [failed, again.number]
+    assert len(alike) > 2
+    ledger.report("again", epoch(1, 0.5))
+    trials = load_studies(tmp_path)["a"].get_trials()
+    assert [trials[number].user_attrs.get(DUPLICATE_OF) for number in alike] == [
+        None,
+        None,
+        *[again.number] * len(alike[2:]),
+    ]
+
+
+def test_what_waits_still_waits_when_the_search_goes_on(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"names": "a", "text": FOUR, "num_trials": 12, "scheduler": "none", "max_epochs": 1}
+    started = start_side_by_side(make_ledger(tmp_path, **options), 12)
+    ledger = make_ledger(tmp_path, **options)
+    assert [number for _, number in start_side_by_side(ledger, 12)] == [number for _, number in started]
+    for key, number in started:
+        ledger.report(key, epoch(1, 1.0 + number))
+    assert ledger.finished
+    assert ledger.spent_epochs == len(started)
+
+
 def test_repeats_run_the_same_configuration_so_often_each_with_a_seed_of_its_own(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path, names="a", text=FOUR, num_trials=24, repeats=2, scheduler="none", max_epochs=1)
     trained = go_through(ledger)

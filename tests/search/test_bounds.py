@@ -44,6 +44,17 @@ def test_gpu_hours_count_the_gpus_of_each_trial(tmp_path: Path) -> None:
     assert make_ledger(tmp_path, **{**options, "gpu_hours": 1.5}).spent() == ""
 
 
+def test_gpu_hours_of_an_earlier_session_stay_those_of_the_gpus_it_had(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, gpus_per_trial=2.0)
+    ledger.start("0")
+    ledger.report("0", {**epoch(1, 0.5), "epoch_s": 1800.0})
+    again = make_ledger(tmp_path, gpu_hours=1.5, gpus_per_trial=0.5)
+    assert again.spent() == ""
+    again.start("0")
+    again.report("0", {**epoch(2, 0.5), "epoch_s": 3600.0})
+    assert again.spent() == "GPU budget: 1.50 of 1.5 GPU-hours"
+
+
 def test_the_seconds_of_the_search_are_stamped_on_each_epoch(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path, names="a")
     ledger.elapsed_s = lambda: 12.34567

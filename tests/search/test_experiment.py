@@ -11,6 +11,7 @@ from search.errors import RunError
 from search.experiment import Job, more_of, opened_ledger, spent_before
 from search.options import Places, SearchOptions
 from search.preflight import Plan
+from search.shards import Shards
 from search.study import load_studies, queue_item
 
 
@@ -23,7 +24,7 @@ def job(tmp_path: Path) -> Job:
         distributions={"a": {}},
     )  # type: ignore[arg-type]  # fmt: skip
     options = SearchOptions(spaces=(space.path,), num_trials=5, max_epochs=3, precision="float32", resume=tmp_path)
-    return Job(options, plan, Places(1, 0.5, 1), tmp_path)
+    return Job(options, plan, Places(1, 0.5, 1), tmp_path, Shards(str(tmp_path), "sha256:0"))
 
 
 def change(job: Job, **options: Any) -> Job:

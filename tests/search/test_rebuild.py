@@ -53,9 +53,14 @@ class Driver:
         """Read the journal back, and begin with the trials that were running."""
         self.ledger = make_ledger(self._folder, **self._options)
         self._keys = {}
-        for _ in self.running:
-            assert self._start() is not None
-        assert self._keys.keys() == set(self.running)
+        left = set(self.running)
+        while left:
+            trial = self._start()
+            assert trial is not None
+            if trial not in left:
+                # It waited for another of its configuration, which failed: nobody has run it yet.
+                self.running.append(trial)
+            left.discard(trial)
 
     def _start(self) -> tuple[str, int] | None:
         key = str(self._num_keys)
@@ -102,7 +107,7 @@ def known(ledger: Ledger) -> dict[str, Any]:
         name: repr(
             (
                 account.started, sorted(account.counts.items()), sorted(account.live), account.since_best,
-                account.spent_epochs, account.spent_s, [(one.number, one.best_value) for one in account.ranking],
+                account.spent_epochs, account.spent_gpu_s, [(one.number, one.best_value) for one in account.ranking],
                 account.promotion(), account.finalist(2), account.value_to_beat(),
                 [trial.number for trial in account._history.selected()],
                 [trial.number for trial in account._history.latest],

@@ -12,7 +12,7 @@ from search.searcher import StudySearcher
 
 def test_a_trial_for_each_free_place_and_none_before_a_place_is_free(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path, num_trials=1, max_epochs=1)
-    searcher = StudySearcher(ledger, 1)
+    searcher = StudySearcher(ledger, lambda: 1)
     first = searcher.suggest("0")
     assert isinstance(first, dict)
     assert (first["space"], first["number"], first["known_epochs"], first["micro_batch"]) == ("a", 0, 0, None)
@@ -29,7 +29,7 @@ def test_a_trial_for_each_free_place_and_none_before_a_place_is_free(tmp_path: P
 
 def test_the_end_is_not_told_before_the_last_trial_ended(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path, names="a", num_trials=1, max_epochs=1)
-    searcher = StudySearcher(ledger, 4)
+    searcher = StudySearcher(ledger, lambda: 4)
     searcher.suggest("0")
     assert searcher.suggest("1") is None
     ledger.report("0", epoch(1, 0.5))
@@ -41,9 +41,9 @@ def test_the_value_to_beat_is_that_of_the_last_trial_whose_weights_are_kept(tmp_
     for key, value in (("0", 0.5), ("1", 0.2), ("2", 0.7)):
         ledger.start(key)
         ledger.report(key, epoch(1, value))
-    beat = [StudySearcher(ledger, 9, keep_top=top).suggest(f"x{top}") for top in (1, 2, 3)]
+    beat = [StudySearcher(ledger, lambda: 9, keep_top=top).suggest(f"x{top}") for top in (1, 2, 3)]
     assert [one["value_to_beat"] for one in beat if isinstance(one, dict)] == [0.2, 0.5, 0.7]
-    above = StudySearcher(ledger, 9, keep_top=4).suggest("x4")
+    above = StudySearcher(ledger, lambda: 9, keep_top=4).suggest("x4")
     assert isinstance(above, dict)
     assert math.isnan(above["value_to_beat"])
 
@@ -53,7 +53,7 @@ def test_a_trial_that_goes_on_says_how_far_it_came_and_one_run_again_keeps_its_w
     ledger.start("0")
     ledger.report("0", epoch(1, 0.5))
     again = make_ledger(tmp_path, names="a", num_trials=2)
-    searcher = StudySearcher(again, 1)
+    searcher = StudySearcher(again, lambda: 1)
     went_on = searcher.suggest("0")
     assert isinstance(went_on, dict)
     assert (went_on["number"], went_on["known_epochs"]) == (0, 1)
@@ -72,7 +72,7 @@ def test_a_space_that_fails_ends_the_search_and_its_error_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = make_ledger(tmp_path, names="a")
-    searcher = StudySearcher(ledger, 1)
+    searcher = StudySearcher(ledger, lambda: 1)
 
     def fail(key: str) -> None:
         raise ValueError("planted")
@@ -84,7 +84,7 @@ def test_a_space_that_fails_ends_the_search_and_its_error_is_kept(
 
 
 def test_tune_has_nothing_to_restore(tmp_path: Path) -> None:
-    searcher = StudySearcher(make_ledger(tmp_path, names="a"), 1)
+    searcher = StudySearcher(make_ledger(tmp_path, names="a"), lambda: 1)
     assert searcher.__getstate__() == {}
     searcher.save(str(tmp_path / "nothing"))
     assert not (tmp_path / "nothing").exists()

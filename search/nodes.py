@@ -1,0 +1,169 @@
+"""The machines of a cluster: whether each has what a trial needs, found out before the first one starts."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from galaxy_models.data.manifest import Manifest
+from galaxy_models.errors import GalaxyError
+from search.errors import RunError
+from search.run_dir import code_digests, package_versions
+
+_ANSWER_S = 120.0
+# Requests to object stores are signed with the time, and refused when it is far off.
+_MAX_CLOCK_S = 60.0
+_CODE = "code of this project"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What every machine must have.
+
+    Attributes:
+        run_dir: a folder that all machines must see; empty where a storage takes its place.
+        shards: a folder of shards that all machines must see, likewise.
+        digest: of the shards' manifest.
+        weights_dir: a folder of initial weights; empty without one.
+    """
+
+    run_dir: str
+    shards: str
+    digest: str
+    weights_dir: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one machine answered.
+
+    Attributes:
+        host: its name.
+        software: versions of packages, and a digest of this project's code.
+        time_s: its clock, in seconds since 1970.
+        lacks: folders that were asked for and are not there, each with the option that names it.
+    """
+
+    host: str
+    software: dict[str, str]
+    time_s: float
+    lacks: tuple[tuple[str, str], ...]
+
+
+def this_software() -> dict[str, str]:
+    """Versions of what decides a trial's numbers on this machine, and one digest of this project's code."""
+    import hashlib
+
+    code = hashlib.sha256(repr(sorted(code_digests().items())).encode()).hexdigest()[:12]
+    return {**package_versions(), _CODE: code}
+
+
+def check_software(expected: Mapping[str, str], found: Mapping[str, str], host: str) -> None:
+    """Check that a machine runs what the driver runs.
+
+    Raises:
+        RunError: it does not; both are named.
+    """
+    others = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
+    if others:
+        words = ", ".join(
+            f"{name} {found.get(name, 'absent')} (driver: {expected.get(name, 'absent')})" for name in others
+        )
+        raise RunError(f"node {host}: {words}, expected the driver's: install the same on every node")
+
+
+def check_nodes(needs: Needs) -> list[str]:
+    """Ask every machine of the running cluster; all answer at the same time.
+
+    Returns:
+        Warnings, a line each.
+
+    Raises:
+        RunError: one lacks something, runs other software, or does not answer.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    start_s = time.time()
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    remote = ray.remote(num_cpus=0, max_retries=0)(look)
+    asked = {
+        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(key, soft=False)).remote(needs): key
+        for key in nodes
+    }
+    done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
+    for reference in silent:
+        raise RunError(
+            f"node {nodes[asked[reference]]['NodeManagerAddress']}: no answer within {_ANSWER_S:.0f} s, expected one: "
+            "end the node, or see its logs"
+        )
+    found = []
+    for reference in done:
+        try:
+            found.append(ray.get(reference))
+        except ray.exceptions.RayError as error:
+            words = " ".join(str(error).split())
+            raise RunError(
+                f"node {nodes[asked[reference]]['NodeManagerAddress']}: {words:.300}, expected it to run a task: "
+                "install the same Python and the same packages on every node"
+            ) from None
+    return judge(found, expected=this_software(), between_s=(start_s, time.time()))
+
+
+def look(needs: Needs) -> Found:
+    """What this machine has."""
+    import platform
+
+    lacks = []
+    if needs.run_dir and not (Path(needs.run_dir) / "run.json").is_file():
+        lacks.append((needs.run_dir, "--runs-dir"))
+    if needs.shards and not _has_shards(needs):
+        lacks.append((needs.shards, "--data"))
+    if needs.weights_dir and not Path(needs.weights_dir).is_dir():
+        lacks.append((needs.weights_dir, "--weights-dir"))
+    return Found(platform.node(), this_software(), time.time(), tuple(lacks))
+
+
+def judge(found: Sequence[Found], *, expected: Mapping[str, str], between_s: tuple[float, float]) -> list[str]:
+    """Judge what the machines answered; see `check_nodes`.
+
+    Args:
+        found: their answers.
+        expected: the driver's software.
+        between_s: the driver's clock before and after they answered.
+    """
+    warnings = []
+    for one in sorted(found, key=lambda one: one.host):
+        check_software(expected, one.software, one.host)
+        for path, option in one.lacks:
+            storage = "" if option == "--weights-dir" else ", or keep it in a storage, with --storage"
+            raise RunError(
+                f"node {one.host}: does not see {path}, expected a folder that all nodes share: name one by "
+                f"{option}{storage}"
+            )
+        off_s = max(between_s[0] - one.time_s, one.time_s - between_s[1])
+        if off_s > _MAX_CLOCK_S:
+            warnings.append(
+                f"node {one.host}: its clock is {off_s:.0f} s off; the search does not go by it, but object stores "
+                "refuse requests signed with a wrong time"
+            )
+    return warnings
+
+
+def _has_shards(needs: Needs) -> bool:
+    try:
+        return Manifest.load(needs.shards).digest == needs.digest
+    except (GalaxyError, OSError):
+        return False
+
+
+def node_sizes() -> list[tuple[int, int]]:
+    """Processors and GPUs of each machine that is alive now."""
+    import ray
+
+    def size(node: dict[str, Any]) -> tuple[int, int]:
+        resources = node["Resources"]
+        return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+
+    return [size(node) for node in ray.nodes() if node["Alive"]]

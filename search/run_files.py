@@ -1,0 +1,92 @@
+"""What a process reads and writes of a run: in the run's folder itself, or by way of the run's storage."""
+
+import os
+import shutil
+from pathlib import Path
+
+from search.places import cache_dir
+from search.storage import Storage
+
+
+class RunFiles:
+    """The files of a run as one process sees them.
+
+    Without a storage they lie in the run's folder, which is this machine's or on a file system that all machines share.
+    With one, a worker writes into a folder of its own, brings each file to the storage, and fetches from there what
+    another one left.
+
+    Args:
+        root: the folder to write into, laid out as the run's.
+        storage: the run's folder in a storage; None without one.
+
+    Attributes:
+        root: see there.
+        node_root: the same for what only another worker of this machine has to find.
+    """
+
+    def __init__(self, root: Path, storage: Storage | None, *, node_root: Path | None = None) -> None:
+        self.root = root
+        self.node_root = node_root or root
+        self._storage = storage
+
+    @classmethod
+    def of_worker(cls, run_dir: Path, storage: str | None) -> "RunFiles":
+        """The files as a worker sees them.
+
+        Args:
+            run_dir: the run's folder on the driver's machine.
+            storage: the URI of the run's folder in a storage; None without one.
+
+        Raises:
+            StorageError: no credentials for the storage.
+        """
+        if storage is None:
+            return cls(run_dir, None)
+        node_root = cache_dir() / "workers" / run_dir.name
+        return cls(node_root / str(os.getpid()), Storage(storage), node_root=node_root)
+
+    def clear(self) -> None:
+        """Remove a worker's own copies; what was kept stays in the storage."""
+        if self.root != self.node_root:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def fetch(self, path: Path) -> bool:
+        """Bring a file as it was last kept, whichever process kept it; whether there is one.
+
+        Raises:
+            StorageError: the storage cannot be reached.
+        """
+        return path.exists() if self._storage is None else self._storage.get(self._name(path), path)
+
+    def keep(self, path: Path) -> None:
+        """Let other machines have a file that was written.
+
+        Raises:
+            StorageError: the storage cannot be reached.
+        """
+        if self._storage is not None:
+            self._storage.put(path, self._name(path))
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, here and in the storage.
+
+        Raises:
+            StorageError: the storage cannot be reached.
+        """
+        path.unlink(missing_ok=True)
+        if self._storage is not None:
+            self._storage.remove(self._name(path))
+
+    def remove_folder(self, folder: Path) -> None:
+        """Remove a folder with all that is in it, here and in the storage.
+
+        Raises:
+            StorageError: the storage cannot be reached.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
+        if self._storage is not None:
+            for name in self._storage.names(self._name(folder)):
+                self._storage.remove(name)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()

@@ -1,0 +1,131 @@
+"""A survey's shards on every machine that trains: shared, or fetched once by each machine."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from galaxy_models.data.manifest import MANIFEST_NAME, Manifest
+from galaxy_models.errors import GalaxyError
+from search.errors import StorageError
+from search.places import cache_dir
+from search.storage import Storage
+
+# Below a storage that runs are kept in; no run's name begins like this.
+SHARED = "_shards"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Where a survey's shards lie for every machine.
+
+    Attributes:
+        path: the folder on the driver's machine, and on those that share its files.
+        digest: the manifest's.
+        uri: where a machine fetches them from; empty = all machines share the folder.
+    """
+
+    path: str
+    digest: str
+    uri: str = ""
+
+    @classmethod
+    def at(cls, folder: Path) -> "Shards":
+        """The shards of a folder that all machines share."""
+        return cls(str(folder.resolve()), Manifest.load(folder).digest)
+
+    def local(self) -> Path:
+        """The folder on this machine; the first who asks fetches it.
+
+        Raises:
+            StorageError: it cannot be fetched.
+        """
+        return fetch_shards(self.uri, self.digest) if self.uri else Path(self.path)
+
+
+def fetch_shards(uri: str, digest: str = "") -> Path:
+    """Bring a survey's shards to this machine's cache, unless they are there; other processes wait meanwhile.
+
+    Args:
+        uri: the folder of shards in a storage.
+        digest: of the manifest that is expected; empty = whichever is there.
+
+    Returns:
+        The folder on this machine.
+
+    Raises:
+        StorageError: no survey there, another one, or one that is not whole.
+    """
+    storage = Storage(uri)
+    digest = digest or _manifest(storage).digest
+    folder = _cached(digest)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            _fetch(storage, folder, digest)
+    return folder
+
+
+def share_shards(folder: Path, manifest: Manifest, root: Storage) -> str:
+    """Bring a survey of this machine to a storage, unless it is there; its URI.
+
+    Args:
+        folder: of the shards.
+        manifest: of them.
+        root: the storage that runs are kept in.
+    """
+    storage = root.child(f"{SHARED}/{_short(manifest.digest)}")
+    there = storage.names()
+    if MANIFEST_NAME not in there:
+        for shard in _files(manifest):
+            if there.get(shard) != (folder / shard).stat().st_size:
+                storage.put(folder / shard, shard)
+        # Last: who finds it finds all.
+        storage.put(folder / MANIFEST_NAME, MANIFEST_NAME)
+    return storage.uri
+
+
+def _files(manifest: Manifest) -> list[str]:
+    return [shard.file for split in manifest.splits.values() for shard in split.shards]
+
+
+def _cached(digest: str) -> Path:
+    return cache_dir() / "shards" / _short(digest)
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:16]
+
+
+def _manifest(storage: Storage) -> Manifest:
+    data = storage.read(MANIFEST_NAME)
+    if data is None:
+        raise StorageError(f"{storage.uri}: no {MANIFEST_NAME} in it, expected a folder of shards: check --data")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / MANIFEST_NAME).write_bytes(data)
+        return Manifest.load(folder)
+
+
+def _fetch(storage: Storage, folder: Path, digest: str) -> None:
+    partial = folder.with_name(f".{folder.name}-{os.getpid()}")
+    try:
+        partial.mkdir()
+        manifest = _manifest(storage)
+        if manifest.digest != digest:
+            raise StorageError(
+                f"{storage.uri}: the digest is {manifest.digest:.19}, expected {digest:.19}: the survey has changed "
+                "since the search began; restore it, or begin a new search"
+            )
+        for name in (*_files(manifest), MANIFEST_NAME):
+            if not storage.get(name, partial / name):
+                raise StorageError(f"{storage.uri}: no {name} in it, expected what the manifest lists: upload it again")
+        try:
+            manifest.verify(partial)
+        except GalaxyError as error:
+            raise StorageError(f"{storage.uri}: {error}") from error
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
