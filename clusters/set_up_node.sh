@@ -28,8 +28,14 @@ install_project() {
         sudo apt-get -qq -o DPkg::Lock::Timeout=300 install --yes python3-venv
     }
     [[ -f $project/.venv/bin/activate ]] || python3 -m venv --clear "$project/.venv"
+    # Ray names the head to workers alone: they take the head's versions, also those that start a week later.
+    local versions=$project/versions.txt wanted=()
+    if [[ -n ${RAY_HEAD_IP:-} && -s $versions ]]; then wanted=(--constraint "$versions"); fi
     "$project/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-        --editable "$project[$extra]"
+        "${wanted[@]}" --editable "$project[$extra]"
+    if [[ -z ${RAY_HEAD_IP:-} ]]; then
+        "$project/.venv/bin/python" -m pip freeze --exclude-editable >"$versions"
+    fi
 }
 
 # Prints the folder of a local NVMe disk, if there is one: mounted by the image, or formatted and mounted here.

@@ -120,8 +120,9 @@ def test_mounts_are_what_the_project_is_installed_from(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "extra"), [("cluster.yaml", "aws"), ("clusters/onprem.yaml", "cluster")])
-def test_extra_that_nodes_install_exists(name: str, extra: str) -> None:
+def test_nodes_install_an_extra_that_exists_and_the_heads_versions(name: str, extra: str) -> None:
     assert read(name)["setup_commands"] == [f"bash ~/galaxy-search/clusters/set_up_node.sh {extra}"]
+    assert read(name)["cluster_synced_files"] == ["~/galaxy-search/versions.txt"]
     assert re.search(rf"^{extra} = \[$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
 
 

@@ -37,9 +37,11 @@ class Node:
     def ends(self, command: str, code: int) -> None:
         (self.folder / f"ends-{command}").write_text(str(code))
 
-    def run(self, script: str, *words: str, timeout_s: float = 20) -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, script: str, *words: str, timeout_s: float = 20, head: str = ""
+    ) -> "subprocess.CompletedProcess[str]":
         environment = {"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "HOME": str(self.home)}
-        environment["NODE"] = str(self.folder)
+        environment |= {"NODE": str(self.folder), "RAY_HEAD_IP": head}
         path = self.home / "galaxy-search" / "clusters" / script
         return subprocess.run(
             ["bash", path, *words], env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
@@ -82,6 +84,19 @@ def test_project_is_installed_from_the_checkout(node: Node) -> None:
     assert done.returncode == 0, done.stderr
     [install] = [call for call in node.calls() if " pip install " in call]
     assert install.endswith(f"--editable {node.home}/galaxy-search[aws]")
+
+
+def test_workers_take_the_versions_of_the_head(node: Node) -> None:
+    node.says("python", "torch==2.9.1\n")
+    assert node.run("set_up_node.sh", "aws").returncode == 0
+    versions = node.home / "galaxy-search" / "versions.txt"
+    assert versions.read_text() == "torch==2.9.1\n"
+    assert not [call for call in node.calls() if "--constraint" in call]
+
+    node.says("python", "torch==2.9.2\n")
+    assert node.run("set_up_node.sh", "aws", head="192.0.2.1").returncode == 0
+    assert f"--constraint {versions} --editable" in node.calls()[-2] + node.calls()[-1]
+    assert versions.read_text() == "torch==2.9.1\n"
 
 
 def test_token_is_the_users_alone(node: Node) -> None:
