@@ -97,7 +97,8 @@ def _aws_faults(provider: dict[str, Any]) -> list[str]:
     except ImportError:
         return ["boto3 is not installed, and Ray needs it for AWS: pip install 'galaxy-search[aws]'"]
     try:
-        boto3.client("sts", region_name=provider["region"]).get_caller_identity()
+        # A session of its own: the usual one remembers credentials that may be gone.
+        boto3.Session(region_name=provider["region"]).client("sts").get_caller_identity()
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, ValueError) as error:
         return [f"AWS does not know you ({error}): give it your credentials, with `aws configure` for example"]
     return []

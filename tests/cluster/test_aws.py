@@ -22,6 +22,9 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PretendedAws]:
     with pretended_aws(tmp_path_factory.mktemp("aws")) as aws, pytest.MonkeyPatch.context() as patch:
         for name, value in aws.environment.items():
             patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        # It remembers credentials and must not outlive them.
+        patch.setattr(boto3, "DEFAULT_SESSION", None)
         boto3.client("cloudformation").create_stack(
             StackName="galaxy-search",
             TemplateBody=(ROOT / "clusters" / "aws-roles.json").read_text(),

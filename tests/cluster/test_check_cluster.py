@@ -18,8 +18,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home with a token and without credentials; the folder is the checkout's."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
+    # Whatever goes wrong here, nobody outside is asked.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(ROOT)
@@ -204,5 +206,6 @@ def test_credentials_are_enough_for_aws(monkeypatch: pytest.MonkeyPatch, capsys:
     moto = pytest.importorskip("moto", reason="moto is not installed: pip install 'galaxy-search[test]'")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")  # moto answers in this process, and lets no request out
     with moto.mock_aws():
         assert faults(Path("cluster.yaml"), capsys) == []
