@@ -16,6 +16,10 @@ class RunError(GalaxyError):
     """A run folder that cannot be used, or options that contradict each other."""
 
 
+class ClusterError(GalaxyError):
+    """A cluster file, or what it names, that cannot be used."""
+
+
 class StorageError(GalaxyError):
     """A place outside this machine that cannot be read or written."""
 

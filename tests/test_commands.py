@@ -17,6 +17,7 @@ COMMANDS = (
     "search.report",
     "search.simulate",
     "search.status",
+    "search.check_cluster",
     "search.evaluate",
     "search.predict",
     "search.export",
@@ -80,7 +81,7 @@ def commands_in(markdown: str) -> list[list[str]]:
     """The words of each command in a document's code blocks: one a line, `\\` continues, `#` comments, `$` prompts."""
     blocks = re.findall(r"^```[a-z]*\n(.*?)^```", markdown, flags=re.MULTILINE | re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    commands = [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?(make|python -m)\b", line)]
+    commands = [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?(make|python -m|ray)\b", line)]
     return [shlex.split(command, comments=True) for command in commands]
 
 
@@ -108,10 +109,29 @@ def module_fault(module: str, words: list[str]) -> str | None:
     return None
 
 
+def ray_fault(name: str, words: list[str]) -> str | None:
+    """What Ray's own command line would say, without running it, or what is wrong with what it is to run on a head."""
+    import click
+    from ray.scripts.scripts import cli
+
+    try:
+        given = cli.commands[name].make_context(name, list(words)).params
+    except KeyError:
+        return f"ray has no {name}"
+    except click.UsageError as error:
+        return f"ray {name}: {error.format_message()}"
+    if not (ROOT / given.get("cluster_config_file", "cluster.yaml")).is_file():
+        return f"there is no {given['cluster_config_file']}"
+    _, found, inner = given.get("cmd", "").partition("python -m ")
+    return fault(["python", "-m", *shlex.split(inner)]) if found else None
+
+
 def fault(words: list[str]) -> str | None:
     """What a command names that does not exist; other people's commands are not judged."""
     if words[0] == "make":
         return make_fault(words[1:])
+    if words[0] == "ray":
+        return ray_fault(words[1], words[2:])
     return module_fault(words[2], words[3:]) if words[2].startswith(("search.", "galaxy_models.")) else None
 
 
@@ -141,8 +161,15 @@ def test_commands_are_read_from_code_blocks() -> None:
         ("python -m galaxy_models.data.convert folder x --out y", None),
         ("python -m galaxy_models.data.convert folder x --recipes y", "no --recipes"),
         ("python -m venv .venv", None),
+        ("ray up cluster.yaml", None),
+        ("ray exec cluster.yaml --tmux 'cd x && python -m search.run --space spaces/cnn.py'", None),
+        ("ray exec cluster.yaml 'cd x && python -m search.run --spaces spaces/cnn.py'", "no --spaces"),
+        ("ray exec cluster.yaml", "Missing argument 'CMD'"),
+        ("ray attach cluster.yaml --tmuxx", "No such option"),
+        ("ray up clusters/none.yaml", "no clusters/none.yaml"),
+        ("ray fly cluster.yaml", "ray has no fly"),
     ],
 )
 def test_planted_command_is_judged(command: str, expected: str | None) -> None:
-    found = fault(command.split())
+    found = fault(shlex.split(command))
     assert found is None if expected is None else expected in str(found)
