@@ -81,11 +81,15 @@ class Hosts:
         _run("ip", "link", "del", self._tag, check=False)
 
     def address(self, name: str) -> str:
-        return f"{self._net}.{10 + self._numbers[name]}"
+        """A host's address, also of one that was never started."""
+        return f"{self._net}.{10 + self._number(name)}"
+
+    def _number(self, name: str) -> int:
+        return self._numbers.setdefault(name, len(self._numbers) + 1)
 
     def start(self, name: str) -> str:
         """Start a host, also one that was killed; its address."""
-        number = self._numbers.setdefault(name, len(self._numbers) + 1)
+        number = self._number(name)
         space, inner, outer = self._namespace(name), "eth0", f"{self._tag}v{number}"
         if name not in self._processes:
             _run("ip", "netns", "add", space)

@@ -1,0 +1,158 @@
+"""A search over several hosts that are killed, unplugged, drained and joined: one story, in the order of the tests."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blobs import SPACE, write_survey
+from hosts import Hosts, missing
+from object_storage import BUCKET, ObjectStorage
+from optuna.trial import TrialState
+from own_machines import OwnMachines
+
+from search.remote_run import fetch_run
+from search.storage import Storage
+from search.study import load_studies
+
+if reason := missing():
+    pytest.skip(reason, allow_module_level=True)
+pytest.importorskip("moto", reason="moto is not installed: pip install 'galaxy-search[test]'")
+
+ROOT = f"s3://{BUCKET}/runs"
+NUM_TRIALS, MAX_EPOCHS = 6, 60
+SEARCH = (
+    f"cd ~ && python -m search.run --address auto --storage {ROOT} --name story --space one.py --data survey"
+    f" --num-trials {NUM_TRIALS} --max-epochs {MAX_EPOCHS} --scheduler none --final-seeds 1"
+)
+
+
+class Story:
+    """The search, as it is seen from outside."""
+
+    def __init__(self, machines: OwnMachines, folder: Path) -> None:
+        self.machines = machines
+        self.hosts = machines.hosts
+        self._folder = folder
+        self.log = folder / "search.log"
+        self.process = machines.begin(SEARCH, self.log)
+
+    def live(self) -> dict[str, Any]:
+        """Trials that run, by the host they are on."""
+        text = self.hosts.run("head", "cat ~/runs/story/live.json", check=False).stdout
+        names = {self.hosts.address(name): name for name in ("head", "a", "b", "c")}
+        running = json.loads(text)["running"] if text else []
+        return {names[one["address"]]: one["trial"] for one in running if one["address"]}
+
+    def epochs(self, trial: int) -> int:
+        """Epochs of a trial that the storage knows of."""
+        folder = self._folder / "copy" / "story"
+        fetch_run(Storage(f"{ROOT}/story"), folder, wanted=lambda name: False)
+        trials = load_studies(folder)["one"].get_trials() if (folder / "study.journal").is_file() else []
+        return len(trials[trial].intermediate_values) if trial < len(trials) else 0
+
+    def wait(self, until: Callable[[], Any], *, seconds: float = 120) -> Any:
+        """Wait for something to become true, as long as the search runs."""
+        deadline = time.monotonic() + seconds
+        while not (found := until()):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.5)
+        return found
+
+    def went_on(self) -> dict[int, int]:
+        """After which epoch trials whose worker died went on, the last time."""
+        found = re.findall(r"trial (\d+): its worker died[^;]*; it goes on after epoch (\d+)", self.log.read_text())
+        return {int(trial): int(epoch) for trial, epoch in found}
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    folder = tmp_path_factory.mktemp("story")
+    for name in ("hosts", "s3", "laptop", "survey"):
+        (folder / name).mkdir()
+    with Hosts(folder / "hosts") as hosts, pytest.MonkeyPatch.context() as patch:
+        for name in ("head", "a", "b"):
+            hosts.start(name)
+        with ObjectStorage(folder / "s3", hosts.gateway) as s3:
+            for name, value in s3.environment.items():
+                patch.setenv(name, value)
+            machines = OwnMachines(hosts, ("a", "b"), folder / "laptop", s3.environment)
+            machines.up()
+            survey = write_survey(folder / "survey")
+            (folder / "one.py").write_text(SPACE)
+            hosts.run("head", f"cp -r {survey} {folder / 'one.py'} ~")
+            deadline = time.monotonic() + 120
+            while machines.nodes() != {"head", "a", "b"}:
+                assert time.monotonic() < deadline
+                time.sleep(1)
+            yield Story(machines, folder)
+
+
+def test_ray_up_brings_three_hosts_up_and_a_search_runs_over_them(story: Story) -> None:
+    assert story.wait(lambda: set(story.live()) == {"a", "b"})
+    # The shards came to each node once, by way of the storage; the head shares no home with the others.
+    for name in ("a", "b"):
+        found = story.hosts.run(name, "ls ~/.cache/galaxy-search/*/shards/*/manifest.json ~/survey", check=False).stdout
+        assert len(found.split()) == 1
+
+
+def test_what_ran_on_a_host_that_was_killed_goes_on_on_one_that_joined_late(story: Story) -> None:
+    trial = story.wait(lambda: story.live().get("b"))
+    story.wait(lambda: story.epochs(trial) >= 3)
+    story.hosts.kill("b")
+    killed = time.monotonic()
+    story.machines.join("c")
+    story.wait(lambda: story.live().get("c") is not None)
+    print(f"from the loss of a host to a trial on another that joined meanwhile: {time.monotonic() - killed:.0f} s")
+    story.wait(lambda: trial in story.went_on())
+    assert story.went_on()[trial] >= 3
+    story.wait(lambda: story.epochs(trial) > story.went_on()[trial])
+
+
+def test_a_host_that_is_unplugged_for_half_a_minute_stays(story: Story) -> None:
+    trial = story.wait(lambda: story.live().get("a"))
+    before = story.went_on()
+    story.hosts.cut("a")
+    time.sleep(30)
+    story.hosts.plug("a")
+    known = story.epochs(trial)
+    story.wait(lambda: story.epochs(trial) > known or story.live().get("a") not in (None, trial))
+    assert story.went_on() == before
+
+
+def test_a_host_that_is_taken_away_costs_its_trial_one_epoch_at_most(story: Story) -> None:
+    trial = story.wait(lambda: story.live().get("c"))
+    story.wait(lambda: 1 <= story.epochs(trial) < MAX_EPOCHS - 5)
+    known = story.epochs(trial)
+    story.hosts.run("c", "pkill -TERM raylet")
+    story.wait(lambda: trial in story.went_on())
+    assert story.went_on()[trial] >= known
+    story.wait(lambda: story.epochs(trial) > known)
+
+
+def test_a_head_that_is_lost_is_replaced_and_the_search_goes_on(story: Story) -> None:
+    story.hosts.kill("head")
+    story.process.wait()
+    known = [story.epochs(trial) for trial in range(NUM_TRIALS)]
+    story.hosts.start("head")
+    story.machines.up()
+    # Its home is empty: all comes from the storage, but for the space, which the run's own copy stands for.
+    story.process = story.machines.begin(
+        f"cd ~ && python -m search.run --address auto --resume {ROOT}/story", story.log
+    )
+    assert story.process.wait(timeout=280) == 0, story.log.read_text()
+    folder = story._folder / "end" / "story"
+    fetch_run(Storage(f"{ROOT}/story"), folder)
+    trials = load_studies(folder)["one"].get_trials()
+    assert len(trials) == NUM_TRIALS
+    diverges = 5  # as its space says
+    assert [one.state for one in trials] == [
+        TrialState.FAIL if one.number == diverges else TrialState.COMPLETE for one in trials
+    ]
+    assert all(len(one.intermediate_values) == MAX_EPOCHS for one in trials if one.number != diverges)
+    assert all(after.last_step or before <= 0 for after, before in zip(trials, known, strict=True))
+    assert (folder / "final" / "one" / "config-0-seed-0" / "result.json").is_file()
