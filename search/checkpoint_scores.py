@@ -16,9 +16,8 @@ from galaxy_models.inference.predictions import Predicted
 from galaxy_models.seeds import derive_seed
 from galaxy_models.training.runtime import Runtime, resolve_precision
 from galaxy_models.training.survey import SurveyData
-from search.report.evidence.scores import class_columns, vote_columns
-from search.report.evidence.standing import score_interval
-from search.statistics import resampled_means
+from search.report.evidence.scores import calibration_error, class_columns, vote_columns
+from search.statistics import percentile_interval, resampled_means
 
 # Draws of the galaxies; the bounds of a 95 % interval then lie on 25 of them each.
 NUM_DRAWS = 1000
@@ -94,6 +93,8 @@ def with_intervals(
 ) -> dict[str, Score]:
     """Give metrics their bootstrap intervals over `NUM_DRAWS` draws of the galaxies.
 
+    The interval of the calibration error is that of the error freed of its bias: see `calibration_error`.
+
     Args:
         values: each metric's value.
         targets: (N,) class indices, or (N, A) vote fractions.
@@ -104,13 +105,22 @@ def with_intervals(
         return {name: Score(value, math.nan, math.nan) for name, value in values.items()}
     # By their dimension: indices are (N,), fractions (N, A).
     columns = class_columns(targets, answers) if targets.ndim == 1 else vote_columns(targets, answers)  # type: ignore[arg-type]
-    draws = columns.scores(resampled_means(columns.values, seed=seed, num_resamples=NUM_DRAWS))
-    return {name: Score(value, *score_interval(draws[name], value, name)) for name, value in values.items()}
+    means = resampled_means(columns.values, seed=seed, num_resamples=NUM_DRAWS)
+    draws = columns.scores(means)
+    found = {name: Score(value, *percentile_interval(draws[name])) for name, value in values.items()}
+    calibration = calibration_error([columns], [means])
+    if calibration is not None and "ece" in found:
+        found["ece"] = Score(values["ece"], *calibration[1:3])
+    return found
 
 
 def notes_on(network: Network, manifest: Manifest, split: str) -> list[str]:
     """What a reader of the scores has to know of where the galaxies and the network come from."""
     notes = []
+    if network.task.kind == "classes":
+        notes.append(
+            "On few galaxies ece is too large by chance; its interval is freed of that, and may lie below the value."
+        )
     own = network.survey_digest == manifest.digest
     if own and split == "train":
         notes.append("The network was trained on these very galaxies: the scores flatter it.")

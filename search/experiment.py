@@ -21,6 +21,7 @@ from search.entry import epoch_metrics
 from search.errors import RunError
 from search.journal import JOURNAL, RunJournal
 from search.ledger import Ledger, Limits
+from search.live import LiveFile
 from search.mirror import Mirror
 from search.monitor import Monitor
 from search.nodes import node_sizes, this_software
@@ -65,6 +66,11 @@ class Job:
     mirror: Mirror | None = None
 
     @property
+    def saved(self) -> Callable[[Path], None]:
+        """To be told of each file of the run's folder that was written."""
+        return self.mirror.put if self.mirror is not None else lambda path: None
+
+    @property
     def storage(self) -> str | None:
         """Where the run's folder is kept for all machines; None = it is this machine's, or shared by all."""
         return self.mirror.uri if self.mirror is not None else None
@@ -89,6 +95,7 @@ class Job:
             "software": this_software() if self.options.address else None,
             "threads": self.places.cpus_per_trial,
             "device": self.device,
+            "gpu_share": self.places.gpu_share,
             "weights_dir": str(weights_dir.resolve()) if weights_dir else None,
             "metric": self.plan.metric,
             "direction": self.plan.direction,
@@ -220,7 +227,8 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
     """
     budget_s = job.options.time_budget_s
     budget_s = None if budget_s is None else budget_s - ledger.elapsed_s()
-    searcher = StudySearcher(ledger, room_for(job), keep_top=job.options.keep_top)
+    room = room_for(job)
+    searcher = StudySearcher(ledger, room, keep_top=job.options.keep_top)
     scheduler = LedgerScheduler(ledger)
     recorder = Recorder(
         ledger,
@@ -232,15 +240,17 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
         mirror=job.mirror,
     )
     boards = TensorBoard(ledger, recorder, job.run_dir / TENSORBOARD, list(job.plan.parameters))
-    monitor = Monitor(ledger, recorder, job.places.max_concurrent, budget_s, console)
+    live = LiveFile(ledger, recorder, job.run_dir, job.places, room=room, saved=job.saved)
+    monitor = Monitor(ledger, recorder, job.places.max_concurrent, budget_s, console, nodes=lambda: live.nodes)
 
     def fault() -> Exception | None:
         return searcher.fault or scheduler.fault or recorder.fault
 
     stopper = SearchStopper(budget_s=budget_s, received=received, fault=fault, spent=ledger.spent)
     with monitor:
-        _tuner(job, searcher, scheduler, stopper, [recorder, boards, monitor]).fit()
+        _tuner(job, searcher, scheduler, stopper, [recorder, live, boards, monitor]).fit()
         recorder.close()
+        live.close()
     boards.close()
     return Ended(ledger, ledger.elapsed_s(), recorder.handovers_s, recorder.restarts, stopper.reason, fault())
 

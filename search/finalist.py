@@ -58,6 +58,7 @@ class FinalSetting:
         direction: which way of it is better.
         storage: where the run's folder is kept for all machines; None without one.
         software: that of the driver, on a cluster; see `nodes.this_software`.
+        gpu_share: of the card that it computes on, how much is each one's own.
     """
 
     run_dir: Path
@@ -69,6 +70,7 @@ class FinalSetting:
     direction: Direction
     storage: str | None = None
     software: dict[str, str] | None = None
+    gpu_share: float = 1.0
 
     def folder_of(self, backbone: str) -> Path:
         """Where the retrainings of a backbone lie."""

@@ -50,8 +50,7 @@ def run_search(options: SearchOptions) -> int:
         if options.resume is None:
             stack.enter_context(RunLock(run_dir))
         mirror = stack.enter_context(mirrored(options.storage, run_dir, lambda line: opening.say(console, [line])))
-        saved = mirror.put if mirror is not None else lambda path: None
-        session = Session.begin(run_dir, options, plan, saved=saved)
+        session = Session.begin(run_dir, options, plan, saved=mirror.put if mirror is not None else None)
         # Ray sets a handler of its own for SIGTERM when it starts, so ours come after it.
         remedy = f"go on with --resume {mirror.uri if mirror is not None else run_dir}"
         sizes = stack.enter_context(running_ray(options.address, remedy))
@@ -150,6 +149,7 @@ def _final_setting(job: Job) -> FinalSetting:
         weights_dir=Path(constants["weights_dir"]) if constants["weights_dir"] else None,
         metric=job.plan.metric,
         direction=job.plan.direction,
+        gpu_share=constants["gpu_share"],
     )
 
 

@@ -4,12 +4,16 @@ import errno
 import fcntl
 import os
 import platform
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from search.errors import RunError
 
 LOCK = "lock"
+# For a moment, whoever asks `read_holder` keeps others from the lock.
+_ASK_AGAIN_S = 0.05
 
 
 class RunLock:
@@ -32,7 +36,7 @@ class RunLock:
                 "the run elsewhere and resume the copy"
             ) from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._acquire()
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 os.close(self._file)
@@ -48,6 +52,13 @@ class RunLock:
         os.ftruncate(self._file, 0)
         os.write(self._file, f"process {os.getpid()} on {platform.node()}\n".encode())
 
+    def _acquire(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_ASK_AGAIN_S)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
     def __enter__(self) -> "RunLock":
         """Hold the folder."""
         return self
@@ -57,3 +68,35 @@ class RunLock:
     ) -> None:
         """Let go of it."""
         os.close(self._file)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a run's folder, or held it last.
+
+    Attributes:
+        name: as `process 12 on host`; empty if nobody ever did.
+        holds: whether it still does; None where that cannot be told from here, as from another machine.
+    """
+
+    name: str
+    holds: bool | None
+
+
+def read_holder(run_dir: Path) -> Holder:
+    """Ask who holds a run's folder; whoever may read it may ask."""
+    try:
+        file = os.open(run_dir / LOCK, os.O_RDONLY)
+    except OSError:
+        return Holder("", None)
+    try:
+        name = os.read(file, 200).decode("utf-8", "replace").strip()
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        # A free lock says something only where the holder's would be seen.
+        return Holder(name, False if name.endswith(f" on {platform.node()}") else None)
+    except BlockingIOError:
+        return Holder(name, True)
+    except OSError:
+        return Holder(name, None)
+    finally:
+        os.close(file)

@@ -1,6 +1,7 @@
 """The search in the terminal: one live table, or plain lines where there is no terminal."""
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune import Callback
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from search.entry import Entry
 from search.ledger import Ledger
+from search.live_file import Node
 from search.recorder import Recorder
 
 
@@ -31,16 +33,25 @@ class Monitor(Callback):
         max_concurrent: trials that run at the same time.
         time_budget_s: seconds that the search may still take, None without a bound.
         console: where to draw.
+        nodes: gives the machines of the cluster.
     """
 
     def __init__(
-        self, ledger: Ledger, recorder: Recorder, max_concurrent: int, time_budget_s: float | None, console: Console
+        self,
+        ledger: Ledger,
+        recorder: Recorder,
+        max_concurrent: int,
+        time_budget_s: float | None,
+        console: Console,
+        *,
+        nodes: Callable[[], Sequence[Node]] = tuple,
     ) -> None:
         self._ledger = ledger
         self._recorder = recorder
         self._max_concurrent = max_concurrent
         self._time_budget_s = time_budget_s
         self._console = console
+        self._nodes = nodes
         self._start = time.monotonic()
         self._live: Live | None = None
         self._running: dict[str, Entry] = {}
@@ -114,7 +125,16 @@ class Monitor(Callback):
             table.add_row(Text(name), *states, str(ledger.limits.num_trials), *best)
         remaining = None if self._over else self.remaining_s()
         left = "" if remaining is None else f", about {clock(remaining)} left"
-        return Group(table, Text(f"elapsed {clock(self.elapsed_s)}{left}", style="dim"))
+        return Group(table, Text(f"elapsed {clock(self.elapsed_s)}{left}{self._cluster()}", style="dim"))
+
+    def _cluster(self) -> str:
+        """A line on the machines, where there are several."""
+        nodes = self._nodes()
+        if len(nodes) < 2:
+            return ""
+        num_alive = sum(node.alive for node in nodes)
+        busy = f"{len(self._running)} of {self._max_concurrent} places busy"
+        return f"\nnodes {num_alive} of {len(nodes)} alive, {busy}"
 
     def say(self, words: str) -> None:
         """Print a line of its own, above the live table where there is one."""

@@ -90,6 +90,11 @@ class Places:
     gpus_per_trial: float
     max_concurrent: int
 
+    @property
+    def gpu_share(self) -> float:
+        """Of each card that a trial computes on, how much is its own."""
+        return min(self.gpus_per_trial, 1.0)
+
 
 def plan_places(options: SearchOptions, *, num_cpus: int, num_gpus: int) -> Places:
     """Divide the machine among trials.

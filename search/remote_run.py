@@ -1,6 +1,7 @@
 """A run that is kept in a storage, brought to this machine: to go on with it, or to read it."""
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,6 +48,29 @@ def brought_here(run: str) -> Path:
     elif (root := load_record(folder)["options"].get("storage")) is not None:
         fetch_run(Storage(root).child(folder.resolve().name), folder)
     return folder
+
+
+@contextlib.contextmanager
+def copied(run: str, *, wanted: Callable[[str], bool]) -> Iterator[Path]:
+    """The folder of a run to read, of one in a storage a copy that is gone with the block.
+
+    Args:
+        run: its folder, or its URI.
+        wanted: which files of the one in a storage are copied.
+
+    Raises:
+        RunError: no run there.
+    """
+    if not is_uri(run):
+        yield Path(run)
+        return
+    storage = Storage(run)
+    if storage.read(RECORD) is None:
+        raise RunError(f"{run}: no {RECORD} in it, expected the folder of a run in a storage: check the name")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / local_folder(run).name
+        fetch_run(storage, folder, wanted=wanted)
+        yield folder
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ class FinalRun:
         best_epoch: the epoch, from 1, with the best validation objective; its weights are evaluated.
         epochs: epochs trained.
         seconds: time spent training and validating.
+        energy_j: joules that it took; None where none could be measured.
         metrics: for each of `train`, `val` and `test`, each metric of the task, without test-time averaging.
         metrics_tta: the same on `test`, with answers averaged over the eight symmetries.
         num_parameters: parameters of the network.
@@ -52,6 +53,7 @@ class FinalRun:
     best_epoch: int = 0
     epochs: int = 0
     seconds: float = 0.0
+    energy_j: float | None = None
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     metrics_tta: dict[str, dict[str, float]] = field(default_factory=dict)
     num_parameters: int = 0

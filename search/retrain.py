@@ -43,17 +43,21 @@ class _Progress:
         best_epoch: its epoch, from 1; 0 before the first.
         epochs: epochs done.
         seconds: time spent in them.
+        energy_j: joules that they took; None where none could be measured.
     """
 
     best_value: float = math.nan
     best_epoch: int = 0
     epochs: int = 0
     seconds: float = 0.0
+    energy_j: float | None = None
 
     def note(self, metrics: dict[str, float], setting: FinalSetting) -> bool:
         """Take an epoch's metrics in; whether it is the best so far."""
         self.epochs = int(metrics["epoch"])
         self.seconds += metrics["epoch_s"]
+        if "energy_j" in metrics:
+            self.energy_j = (self.energy_j or 0.0) + metrics["energy_j"]
         value = metrics[f"val_{setting.metric}"]
         sign = 1.0 if setting.direction == "min" else -1.0
         is_best = math.isfinite(value) and not sign * value >= sign * self.best_value
@@ -132,14 +136,20 @@ def retrain(job: FinalJob, setting: FinalSetting, files: RunFiles | None = None)
     if setting.software is not None:
         check_software(setting.software, this_software(), platform.node())
     survey = SurveyData(setting.shards.local())
-    runtime = Runtime(device=setting.device, threads=setting.threads, weights_dir=setting.weights_dir)
+    runtime = Runtime(
+        device=setting.device,
+        threads=setting.threads,
+        weights_dir=setting.weights_dir,
+        gpu_share=setting.gpu_share,
+    )
     try:
         progress = _train(job, setting, files, survey, runtime)
         result = _evaluate(job, setting, files, survey, runtime, progress)
     except NoResultError as error:
         # No other command shall take them for a network that was evaluated.
         files.remove(folder / WEIGHTS_NAME)
-        result = job.result(failure=str(error), epochs=error.progress.epochs, seconds=error.progress.seconds)
+        spent = {name: getattr(error.progress, name) for name in ("epochs", "seconds", "energy_j")}
+        result = job.result(failure=str(error), **spent)
     _write(files, folder / RESULT_NAME, lambda _: save_result(setting.run_dir, result))
     files.remove(folder / STATE_NAME)
     return result
@@ -241,6 +251,7 @@ def _evaluate(
         best_epoch=progress.best_epoch,
         epochs=progress.epochs,
         seconds=progress.seconds,
+        energy_j=progress.energy_j,
         metrics={
             name: measure_answers(survey.task, one.answers.plain, targets[name]) for name, one in predicted.items()
         },

@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+import psutil
+
 from search.places import cache_dir
 from search.storage import Storage
 
@@ -43,6 +45,7 @@ class RunFiles:
         if storage is None:
             return cls(run_dir, None)
         node_root = cache_dir() / "workers" / run_dir.name
+        _remove_those_of_the_dead(node_root)
         return cls(node_root / str(os.getpid()), Storage(storage), node_root=node_root)
 
     def clear(self) -> None:
@@ -90,3 +93,10 @@ class RunFiles:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
+
+
+def _remove_those_of_the_dead(node_root: Path) -> None:
+    """Remove the folders of workers that were killed on this machine: a few large checkpoints each."""
+    for folder in node_root.iterdir() if node_root.is_dir() else ():
+        if folder.name.isdecimal() and not psutil.pid_exists(int(folder.name)):
+            shutil.rmtree(folder, ignore_errors=True)

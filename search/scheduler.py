@@ -11,7 +11,10 @@ from search.ledger import Ledger
 
 # What Tune adds to a result, and what the study need not keep.
 _METRIC_PREFIXES = ("train_", "val_")
-_MEASURED = ("epoch", "epoch_s", "learning_rate", "data_wait_share", "images_per_s", "handover_s", "micro_batch")
+_MEASURED = (
+    "epoch", "epoch_s", "learning_rate", "data_wait_share", "images_per_s", "handover_s", "micro_batch", "energy_j",
+    "cpu_energy_j", "gpu_energy_j",
+)  # fmt: skip
 
 
 class LedgerScheduler(FIFOScheduler):

@@ -36,7 +36,7 @@ class Session:
 
     @classmethod
     def begin(
-        cls, run_dir: Path, options: SearchOptions, plan: Plan, *, saved: Callable[[Path], None] = lambda path: None
+        cls, run_dir: Path, options: SearchOptions, plan: Plan, *, saved: Callable[[Path], None] | None = None
     ) -> "Session":
         """Begin a run, or go on with one that is as it was left.
 
@@ -44,7 +44,7 @@ class Session:
             run_dir: the run's folder, whose lock is held.
             options: what the user asked for.
             plan: what was checked.
-            saved: told of each file that was written.
+            saved: told of each file that was written; None = nobody is.
 
         Raises:
             RunError: a space, the data or the code has changed and that is not accepted, or the folder is half-copied.
@@ -76,6 +76,7 @@ class Session:
         if fresh:
             # Before the record: a record without a journal is of a folder that was copied by halves.
             (run_dir / JOURNAL).touch()
+        saved = saved or (lambda path: None)
         for path in keep_spaces(run_dir, plan):
             saved(path)
         session = cls(run_dir, record, saved)

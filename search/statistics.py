@@ -18,6 +18,8 @@ LEVEL = 0.95
 NUM_RESAMPLES = 2000
 # Draws held in memory at once; 4e6 counts of 4 bytes are 16 MB.
 _MAX_COUNTS = 4_000_000
+# Of a bisection: to less than a thousandth of a standard error.
+_NUM_HALVINGS = 16
 
 
 def resampled_means(columns: ArrayLike, *, seed: int, num_resamples: int = NUM_RESAMPLES) -> Floats:
@@ -83,6 +85,57 @@ def percentile_interval(replicates: ArrayLike, *, level: float = LEVEL) -> tuple
         return math.nan, math.nan
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def absolute_sum(observed: Floats, draws: Floats, *, level: float = LEVEL) -> tuple[float, float, float]:
+    """Estimate a sum of absolute means, such as a calibration error in bins, from a finite sample.
+
+    The observed sum is too large: each mean has an error, and its absolute value gains by it whatever its sign. Drawn
+    again, errors come on top of errors, so neither the bootstrap's percentiles nor their reflection hold the truth.
+    Here tests are inverted instead. A family of possible truths goes from no mean at all through the observed means
+    to larger ones: each mean is shrunk by the same multiple of its standard error, down to 0, or grows by it. In the
+    interval are the sums of those under which the observed sum is no surprise, and the estimate is that of which it
+    is the median. In simulated surveys of 120 to 2,000 galaxies the intervals of 95 % held the truth in 91 to 99 of
+    100, least often where one mean or all of them are off by the same; if the truth is 0 in 94 to 99, since only the
+    lower bound can miss that. Of 60 galaxies too little is seen: they held a truth of 0 in 82 to 90.
+
+    Args:
+        observed: (S, K) means of K terms for each of S networks; the sum is averaged over the networks.
+        draws: (S, B, K) the same of resampled data, drawn alike for all networks.
+        level: share of samples whose interval holds the truth.
+
+    Returns:
+        The estimate, the lower and the upper bound; at least 0.
+
+    Source:
+        Soft thresholding: Donoho & Johnstone 1994, Biometrika 81, 425. The bias: Broecker 2012, Climate Dynamics 39,
+        655; Kumar, Liang & Ma 2019, arXiv:1909.10155.
+    """
+    noise = draws - observed[:, None, :]
+    errors = noise.std(axis=1)
+    found = float(np.abs(observed).sum(axis=1).mean())
+
+    def truth(shrinkage: float) -> Floats:
+        moved: Floats = np.sign(observed) * np.maximum(np.abs(observed) - shrinkage * errors, 0.0)
+        return moved
+
+    def bound(share: float) -> float:
+        """The sum of the possible truth under which this share of samples has a smaller sum than was found."""
+
+        def excess(shrinkage: float) -> float:
+            sums = np.abs(truth(shrinkage)[:, None, :] + noise).sum(axis=2).mean(axis=0)
+            return float(np.quantile(sums, share)) - found
+
+        low, high = -1.0, float(np.divide(np.abs(observed), errors, out=np.zeros_like(errors), where=errors > 0).max())
+        while excess(low) < 0:
+            low *= 2
+        if excess(high) < 0:
+            for _ in range(_NUM_HALVINGS):
+                middle = (low + high) / 2
+                low, high = (low, middle) if excess(middle) < 0 else (middle, high)
+        return float(np.abs(truth(high)).sum(axis=1).mean())
+
+    return bound(0.5), bound((1 + level) / 2), bound((1 - level) / 2)
 
 
 def wilson_interval(share: float, num_items: float, *, level: float = LEVEL) -> tuple[float, float]:

@@ -42,7 +42,7 @@ class GalaxyTrial(tune.Trainable):
     Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `known_epochs` (those the study
     has), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see `Shards`), `run_dir` and `storage` (see
     `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `device`,
-    `weights_dir`, `metric`, `direction` and `timeout_s`.
+    `gpu_share`, `weights_dir`, `metric`, `direction` and `timeout_s`.
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
@@ -66,6 +66,10 @@ class GalaxyTrial(tune.Trainable):
         self._trainer = None
         self._begin()
         return True
+
+    def cleanup(self) -> None:
+        """Leave nothing behind on this machine."""
+        self._files.clear()
 
     def _begin(self) -> None:
         self._trainer = None
@@ -168,7 +172,12 @@ class GalaxyTrial(tune.Trainable):
         config = self.config
         if self._runtime is None or self._survey is None:
             weights_dir = Path(config["weights_dir"]) if config["weights_dir"] else None
-            self._runtime = Runtime(device=config["device"], threads=config["threads"], weights_dir=weights_dir)
+            self._runtime = Runtime(
+                device=config["device"],
+                threads=config["threads"],
+                weights_dir=weights_dir,
+                gpu_share=config["gpu_share"],
+            )
             if config["software"] is not None:
                 check_software(config["software"], this_software(), platform.node())
             self._survey = SurveyData(Shards(**config["shards"]).local())

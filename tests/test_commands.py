@@ -16,6 +16,7 @@ COMMANDS = (
     "search.run",
     "search.report",
     "search.simulate",
+    "search.status",
     "search.check_cluster",
     "search.evaluate",
     "search.predict",

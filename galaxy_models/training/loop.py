@@ -22,6 +22,7 @@ from galaxy_models.seeds import derive_seed
 from galaxy_models.task import METRICS
 from galaxy_models.training.batch_statistics import refresh_batch_statistics
 from galaxy_models.training.checkpoint import describe_model, describe_survey, save_weights
+from galaxy_models.training.energy import find_counters, measured_energy
 from galaxy_models.training.evaluation import EVAL_BATCH, evaluate, predict_logits
 from galaxy_models.training.losses import TrainLoss
 from galaxy_models.training.memory import MicroBatch, indivisible
@@ -94,6 +95,7 @@ class Trainer:
         self._survey = survey
         self._device = runtime.activate()
         self._precision = resolve_precision(config.precision, self._device)
+        self._counters = find_counters(runtime, self._device)
         self._train, self._val = survey.split("train"), survey.split("val")
         self._image_px = config.image_px or self._train.px
         self._mirror_order = survey.task.mirror_order if survey.task.mirror_pairs else None
@@ -122,7 +124,8 @@ class Trainer:
             `epoch`; `train_loss`, `val_loss` and, for each metric of the task, `train_<metric>` and `val_<metric>`;
             `learning_rate` (the head's, in the last update); `epoch_s` (training and validation); `data_wait_share`
             (fetching and varying images, as a share of the time in training steps); `images_per_s` (in training
-            steps); `micro_batch` (at the end of the epoch); `diverged`.
+            steps); `micro_batch` (at the end of the epoch); `diverged`; and where the machine offers counters
+            `energy_j`, of that `cpu_energy_j` and `gpu_energy_j` (this training's share, validation included).
 
             Training metrics come from the passes that trained: of varied images, dropout on, the weights changing
             all along, and drawn by class if the sampling is balanced. Validation metrics are those of the weights
@@ -134,6 +137,11 @@ class Trainer:
         Raises:
             OutOfMemoryError: not even a single image at a time fits into memory.
         """
+        with measured_energy(self._counters) as energy:
+            metrics = self._run_epoch()
+        return metrics | energy
+
+    def _run_epoch(self) -> dict[str, float]:
         start = time.perf_counter()
         number = self.epoch + 1
         passed = self._train_epoch()

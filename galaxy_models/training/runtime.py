@@ -24,11 +24,13 @@ class Runtime:
         device: `cpu`, `cuda` or `cuda:<number>`.
         threads: processors that torch computes with. More than are free costs a factor of five to ten.
         weights_dir: a folder of `<timm name>.safetensors`, looked in first for initial weights.
+        gpu_share: of a graphics card's energy, how much is this trial's; less than 1 where several share the card.
     """
 
     device: str = "cpu"
     threads: int = 1
     weights_dir: Path | None = None
+    gpu_share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.threads < 1:

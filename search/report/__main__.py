@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from galaxy_models.cli import run_command
+from search.storage import is_uri
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +20,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the report of a search from its folder, also while it runs; or compare several on one page. "
         "Nothing else in the folders is changed.",
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder, such as runs/<name>")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run's folder, such as runs/<name>; s3://bucket/runs/<name> is copied to runs/<name> first",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -29,11 +35,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _write(run_dirs: list[Path], out: Path | None) -> int:
+def _write(named: list[str], out: Path | None) -> int:
+    from search.remote_run import brought_here
     from search.report.joint import write_joint_report
     from search.report.source import read_run
     from search.report.write import write_findings
 
+    run_dirs = [brought_here(run) if is_uri(run) else Path(run) for run in named]
     runs = [read_run(run_dir) for run_dir in run_dirs]
     if len(runs) == 1:
         page = write_findings(runs[0], out)

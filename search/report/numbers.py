@@ -12,7 +12,7 @@ from search.report.evidence.questions import question_estimates
 from search.report.evidence.scores import NUM_BINS
 from search.report.figures.results import cost_of
 from search.report.findings import Findings
-from search.report.tables.cost import STATES, hours, time_spent
+from search.report.tables.cost import STATES, energy_kwh, hours, time_spent
 from search.report.tables.scores import searched_value
 
 if TYPE_CHECKING:
@@ -73,11 +73,18 @@ def cost_table(findings: Findings) -> "pd.DataFrame":
 
 
 def time_table(findings: Findings) -> "pd.DataFrame":
-    """A row a backbone: the seconds it took, by what they went into."""
+    """A row a backbone: the seconds it took, by what they went into, and the energy that was measured."""
     import pandas as pd
 
-    rows = [{"backbone": name, **time_spent(findings, name)} for name in findings.trials.backbones]
-    return pd.DataFrame(rows).rename(columns=lambda name: name if name == "backbone" else f"{name}_s")
+    rows = [
+        {
+            "backbone": name,
+            **{f"{part}_s": seconds for part, seconds in time_spent(findings, name).items()},
+            "energy_kwh": energy_kwh(findings, name),
+        }
+        for name in findings.trials.backbones
+    ]
+    return pd.DataFrame(rows)
 
 
 def class_table(findings: Findings) -> "pd.DataFrame":

@@ -35,7 +35,7 @@ def build_page(findings: Findings, *, judged: Judged, configs: dict[str, dict[st
         Section("calibration", "Calibration", _calibration(findings)),
         Section("mattered", "What mattered", _mattered(findings, judged)),
         Section("transfer", "Transfer learning", _transfer(findings, judged)),
-        Section("time", "Where time went", _time(findings)),
+        Section("time", "Where time and energy went", _time(findings)),
         Section("failures", "What stopped and what failed", _failures(findings)),
         Section("best", "Best configurations", _best(findings, configs)),
         Section("survey", "The survey", _survey(findings)),
@@ -124,7 +124,7 @@ def _calibration(findings: Findings) -> tuple[Block, ...]:
         else "A calibrated network lies on the dashed line: where it predicts a fraction of 0.8, volunteers gave 0.8 "
         "on average. Larger dots hold more answers; all seeds together; the leading backbone only."
     )
-    return (Paragraph(text), Figures(drawn))
+    return _present(Paragraph(text), class_tables.calibration(findings), Figures(drawn))
 
 
 def _mattered(findings: Findings, judged: Judged) -> tuple[Block, ...]:

@@ -132,7 +132,7 @@ def test_interrupted_training_goes_on_where_it_was(
             raise Killed
         metrics = run_epoch(self)
         epochs.append(self.epoch)
-        return metrics
+        return metrics | {"energy_j": 2.0}
 
     monkeypatch.setattr(Trainer, "run_epoch", dying)
     setting = _setting(tmp_path, shapes)
@@ -146,7 +146,7 @@ def test_interrupted_training_goes_on_where_it_was(
     assert {"state.pt", ".state.pt.123"}.isdisjoint(path.name for path in folder.iterdir())
     whole = finished[1]
     assert (result.metrics, result.metrics_tta) == (whole.metrics, whole.metrics_tta)
-    assert (result.best_epoch, result.epochs) == (whole.best_epoch, 4)
+    assert (result.best_epoch, result.epochs, result.energy_j) == (whole.best_epoch, 4, 8.0)
     pd.testing.assert_frame_equal(_table(tmp_path), _table(finished[0]))
 
 

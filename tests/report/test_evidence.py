@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 from galaxy_models.task import METRICS, Task
 from search.report.evidence.answers import Answers
 from search.report.evidence.pairs import compare
-from search.report.evidence.scores import class_columns, vote_columns
+from search.report.evidence.scores import calibration_error, class_columns, vote_columns
 from search.report.evidence.standing import Evidence, choose, gather
 from search.report.run_info import load_run_info
 from search.results import load_results
@@ -104,6 +104,91 @@ def test_intervals_of_f1_and_auroc_cover_the_truth() -> None:
     assert all(abs(count - 0.95 * num_surveys) <= 3 * 3.1 for count in covered.values()), covered
 
 
+def calibrated(confidence: np.ndarray) -> np.ndarray:
+    return confidence
+
+
+def overconfident(confidence: np.ndarray) -> np.ndarray:
+    """As if the logits of two classes were multiplied by 1 / 0.6."""
+    odds = (confidence / np.maximum(1 - confidence, 1e-12)) ** 0.6
+    return odds / (1 + odds)
+
+
+def wrong_where_sure(confidence: np.ndarray) -> np.ndarray:
+    return np.where(confidence > 14 / 15, confidence - 0.2, confidence)
+
+
+@pytest.mark.parametrize(
+    ("share_right", "num_galaxies"),
+    [(calibrated, 200), (calibrated, 1000), (overconfident, 200), (overconfident, 1000), (wrong_where_sure, 500)],
+)
+def test_intervals_of_the_calibration_error_cover_that_of_the_population(share_right: Any, num_galaxies: int) -> None:
+    law, num_surveys = stats.beta(2, 1), 200
+    every = 0.5 + 0.5 * law.ppf((np.arange(400_000) + 0.5) / 400_000)
+    gaps = (every - share_right(every)) / len(every)
+    truth = np.abs(np.bincount((every * 15).astype(int), weights=gaps)).sum()
+    above, below, values, estimates, chance = 0, 0, [], [], []
+    for survey in range(num_surveys):
+        rng = np.random.default_rng([survey, num_galaxies])
+        confidence = 0.5 + 0.5 * law.rvs(num_galaxies, random_state=rng)
+        right = rng.random(num_galaxies) < share_right(confidence)
+        probabilities = np.stack([confidence, 1 - confidence], axis=1).astype(np.float32)
+        columns = class_columns((~right).astype(np.int64), probabilities)
+        means = resampled_means(columns.values, seed=survey, num_resamples=300)
+        found = calibration_error([columns], [means])
+        assert found is not None
+        estimate, low, high, by_chance = found
+        assert low <= estimate <= high
+        above, below = above + (low > truth + 1e-9), below + (high < truth - 1e-9)
+        values.append(columns.observed()["ece"])
+        estimates.append(estimate)
+        chance.append(by_chance)
+    # 3 standard deviations of the count: sqrt(200 * 0.95 * 0.05) = 3.1.
+    assert above + below <= 0.05 * num_surveys + 3 * 3.1
+    assert abs(np.median(estimates) - truth) < abs(np.median(values) - truth)
+    if share_right is calibrated:
+        # Only the lower bound can miss 0, in 2.5 of 100: 5 expected of 200, with a standard deviation of 2.2.
+        assert (below, above <= 5 + 3 * 2.2) == (0, True)
+        assert np.mean(chance) == pytest.approx(np.mean(values), rel=0.05)
+    else:
+        assert above + below >= 1
+
+
+def test_a_calibration_error_of_several_networks_is_that_of_their_mean() -> None:
+    rng = np.random.default_rng(4)
+    targets = np.zeros(4000, dtype=np.int64)
+    targets[::5] = 1
+    # Right in 80 of 100, sure to 90 and to 85: errors of 0.1 and 0.05, far beyond chance.
+    columns = [class_columns(targets, np.tile(np.float32([p, 1 - p]), (4000, 1))) for p in (0.9, 0.85)]
+    replicates = [resampled_means(one.values, seed=1, num_resamples=1000) for one in columns]
+    found = calibration_error(columns, replicates)
+    assert found is not None
+    # Both err alike: by the standard error of the share right.
+    half = 1.96 * math.sqrt(0.8 * 0.2 / 4000)
+    assert found[:3] == pytest.approx((0.075, 0.075 - half, 0.075 + half), abs=0.002)
+    votes = vote_columns(*rng.random((2, 50, 4)).astype(np.float32))
+    assert calibration_error([votes], [resampled_means(votes.values, seed=1, num_resamples=5)]) is None
+
+
+def test_recall_and_balanced_accuracy_are_the_same_in_resamples_without_a_class() -> None:
+    targets = sample_targets((30, 10, 2))
+    columns = class_columns(targets, answer_classes(targets, skill=0.5, seed=3))
+    replicates = columns.scores(resampled_means(columns.values, seed=9, num_resamples=200))
+    rows = np.random.default_rng(9).integers(0, 42, size=(200, 42))
+    assert sum(not (targets[drawn] == 2).any() for drawn in rows) > 10
+    assert replicates["recall"] == pytest.approx(replicates["balanced_accuracy"], abs=1e-12)
+
+
+def test_a_class_without_galaxies_that_is_answered_counts_in_recall_in_every_resample() -> None:
+    targets = sample_targets((30, 10, 0))
+    probabilities = answer_classes(targets, skill=0.5, seed=3)
+    # One galaxy is given the class; a third of the resamples do not draw it.
+    probabilities[:, 2], probabilities[0] = 0.0, (0.1, 0.1, 0.8)
+    columns = class_columns(targets, probabilities)
+    replicates = columns.scores(resampled_means(columns.values, seed=9, num_resamples=200))
+    assert replicates["recall"] == pytest.approx(2 / 3 * replicates["balanced_accuracy"])
+
+
 def test_rmse_of_votes_is_that_over_all_and_each_column() -> None:
     rng = np.random.default_rng(1)
     targets, outputs = rng.random((2, 50, 4)).astype(np.float32)
@@ -125,7 +210,8 @@ def test_a_backbone_stands_by_its_mean_over_seeds(tmp_path: Path) -> None:
         values, found = [one[name] for one in scores], standing.estimate("test", name)
         assert found.value == pytest.approx(np.mean(values), abs=1e-5)
         assert found.spread == pytest.approx(np.std(values, ddof=1), abs=1e-5)
-        assert found.low < found.value < found.high
+        # That of the calibration error, of which chance makes a part, may lie below it.
+        assert found.low < found.value < found.high or name == "ece"
     accuracy, averaged = standing.estimate("test", "accuracy"), standing.estimate("averaged", "accuracy")
     assert averaged.value > accuracy.value
     assert averaged.low < averaged.value < averaged.high

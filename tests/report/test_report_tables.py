@@ -70,7 +70,30 @@ def test_the_comparison_is_scikit_learns(tmp_path: Path) -> None:
             # There are answers for single galaxies of the test split only.
             assert len(bounds) == (row >= 2)
             for low, high in (map(float, one.split(DASH)) for one in bounds):
-                assert low < np.mean(values) < high, name
+                assert low < np.mean(values) < high or name == "ECE", name
+
+
+def test_the_calibration_error_stands_beside_what_chance_alone_makes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    confidence = rng.uniform(0.5, 1.0, 400)
+    outputs = np.stack([confidence, 1 - confidence, np.zeros(400)], axis=1).astype(np.float32)
+    calibrated = np.where(rng.random(400) < confidence, 0, 1)
+    write_final(tmp_path, "cnn", calibrated, outputs)
+    findings = make_findings(tmp_path, [make_study("cnn", [])])
+    table = classes.calibration(findings)
+    assert table is not None
+    ((name, ((ece, by_chance, unbiased, bounds),)),) = table.groups
+    assert (name, ece) == ("cnn", f"{expected_calibration_error(calibrated, outputs):.3f}")
+    # A gap's standard deviation is sqrt(sum of c (1 - c)) / N in each bin, and the mean of |gap| 0.798 of that.
+    bins = (confidence * 15).astype(int)
+    sums = np.bincount(bins, weights=confidence * (1 - confidence))
+    assert float(by_chance) == pytest.approx(math.sqrt(2 / math.pi) * np.sqrt(sums).sum() / 400, rel=0.15)
+    low, high = map(float, bounds.split(DASH))
+    assert low == 0.0 <= float(unbiased) <= high
+    assert float(unbiased) < float(ece)
+    cell = dict(scores.comparison(findings).groups)["cnn"][scores.TEST_ROW][7]
+    assert cell == f"{ece}\n{bounds}"
+    assert classes.calibration(make_findings(tmp_path / "none", [make_study("cnn", [])])) is None
 
 
 def test_the_baseline_is_a_constant_answer(tmp_path: Path) -> None:
@@ -186,6 +209,30 @@ def test_time_is_divided_by_what_it_was_spent_on(tmp_path: Path) -> None:
         "The retrainings of the final evaluation took 42 seconds."
     )
     assert "not recorded" in cost.time_words(make_findings(tmp_path, [], elapsed_s=math.nan))
+    assert table.note.endswith("Energy was not measured: the machine of the search offers no counter that may be read.")
+    assert math.isnan(numbers.time_table(findings)["energy_kwh"][0])
+
+
+def test_energy_is_added_up_over_epochs_and_retrainings(tmp_path: Path) -> None:
+    epochs = {f"epoch:{n}": {"epoch": n, "epoch_s": 10.0, "energy_j": 3e5, "cpu_energy_j": 3e5} for n in (1, 2)}
+    measured, unknown = make_trial([0.5, 0.4], **epochs), make_trial([0.6])
+    for index, joules in enumerate((1.2e6, None)):
+        write_exact(tmp_path, "a", 300, nll=0.5, seed_index=index, energy_j=joules)
+    studies = [make_study("a", [measured, unknown]), make_study("b", [make_trial([0.6])])]
+    findings = make_findings(tmp_path, studies)
+    table = cost.time(findings)
+    assert table is not None
+    assert table.columns[-1] == "Energy (kWh)"
+    # 2 * 0.3 MJ and 1.2 MJ; a kilowatt-hour has 3.6 MJ.
+    assert [rows[0][-1] for _, rows in table.groups] == ["0.500", DASH]
+    assert numbers.time_table(findings)["energy_kwh"].tolist() == pytest.approx([0.5, math.nan], nan_ok=True)
+    assert table.note.endswith("measured in 2 of 4 epochs of trials only.")
+    assert "is missing" not in table.note
+    shared = cost.time(make_findings(tmp_path, studies, gpus_per_trial=0.5))
+    assert shared is not None
+    assert "That of the graphics cards is missing: no counter could be read." in shared.note
+    curves = findings.trials.curves
+    assert curves["energy_j"].tolist() == pytest.approx([3e5, 3e5, math.nan, math.nan], nan_ok=True)
 
 
 def test_class_counts_and_majority_baseline(tmp_path: Path) -> None:

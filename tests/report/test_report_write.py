@@ -129,7 +129,8 @@ def test_sections_come_in_the_order_of_the_questions(report: Path) -> None:
     found = re.findall(r"^## (.*)", (report / "report.md").read_text(), flags=re.MULTILINE)
     assert found == [
         "Comparison", "Accuracy and cost", "Which differ", "Class by class", "Calibration", "What mattered",
-        "Where time went", "What stopped and what failed", "Best configurations", "The survey", "How to reproduce it",
+        "Where time and energy went", "What stopped and what failed", "Best configurations", "The survey",
+        "How to reproduce it",
     ]  # fmt: skip
 
 

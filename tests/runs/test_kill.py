@@ -76,6 +76,7 @@ class Killed:
 def told(attrs: dict[str, Any]) -> dict[str, Any]:
     """A trial's attributes without what a clock decides."""
     clock = {"seconds", "epoch_s", "elapsed_s", "handover_s", "images_per_s", "data_wait_share"}
+    clock |= {"energy_j", "cpu_energy_j", "gpu_energy_j"}
     return {
         name: {key: one for key, one in value.items() if key not in clock} if isinstance(value, dict) else value
         for name, value in attrs.items()

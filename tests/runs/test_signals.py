@@ -1,10 +1,12 @@
 """Ctrl-C and SIGTERM: the first ends a search in order, the second at once; no process of ours is left."""
 
+import json
 import signal
 import subprocess
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blobs import SPACE, descendants, run, start
@@ -41,6 +43,21 @@ def lives(pid: int) -> bool:
         return False
 
 
+def status(folder: Path) -> dict[str, Any]:
+    code, out, err = run(folder, "runs/cut", "--json", module="search.status")
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def wait_for_a_place(folder: Path) -> None:
+    """Until the driver has written where a trial runs."""
+    deadline = time.monotonic() + 60
+    while not any(one["address"] for one in json.loads((folder / "runs" / "cut" / "live.json").read_text())["running"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = start_and_wait(survey, tmp_path)
@@ -53,6 +70,10 @@ def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path:
     assert "The search ended before its last trial: interrupted." in page
     assert "report: " in out
     assert wait_until_gone(ours, 10) == set()
+    after = status(tmp_path)
+    assert (after["state"], after["reason"], after["exit_code"]) == ("ended", "interrupted", 128 + number)
+    assert after["live"]["ended"]
+    assert after["spent"]["epochs"] > 0
     # Those that were running are not given up: they have a state each to go on from.
     states = Counter(one.state for one in load_studies(tmp_path / "runs" / "cut")["one"].get_trials())
     assert len(list((tmp_path / "runs" / "cut" / "states" / "one").iterdir())) <= states[TrialState.RUNNING]
@@ -70,6 +91,13 @@ def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path:
 def test_a_second_signal_leaves_at_once(survey: Path, tmp_path: Path) -> None:
     process = start_and_wait(survey, tmp_path)
     ours = descendants(process.pid)
+    wait_for_a_place(tmp_path)
+    during = status(tmp_path)
+    assert during["state"] == "searching"
+    (node,) = during["live"]["nodes"]
+    assert node["alive"]
+    assert {one["address"] for one in during["live"]["running"]} <= {node["address"], ""}
+    assert during["backbones"][0]["best"] > 0
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
@@ -78,5 +106,6 @@ def test_a_second_signal_leaves_at_once(survey: Path, tmp_path: Path) -> None:
     assert wait_until_gone(ours, 5 - (time.monotonic() - start_s)) == set()
     assert time.monotonic() - start_s < 5
     assert process.returncode == 128 + signal.SIGINT
+    assert status(tmp_path)["state"] == "dead"
     # What was recorded is there.
     assert any(one.intermediate_values for one in load_studies(tmp_path / "runs" / "cut")["one"].get_trials())

@@ -9,6 +9,7 @@ from rich.console import Console
 from two_spaces import epoch, make_ledger
 
 from search.ledger import Ledger
+from search.live_file import Node
 from search.monitor import Monitor, clock
 from search.recorder import Recorder
 
@@ -114,3 +115,17 @@ def test_a_trial_before_any_value(tmp_path: Path) -> None:
     assert entry is not None
     ledger.finish("0", "failed", "boom")
     assert make_monitor(ledger, tmp_path).line(entry).endswith("1/3 a trial 0: boom; no value yet")
+
+
+def test_nodes_have_a_line_where_there_are_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger, console = make_ledger(tmp_path, names="a"), Console(width=120)
+    nodes = [Node(name="x", address=f"10.0.0.{i}", cpus=2, gpus=0, alive=i < 2) for i in range(3)]
+    recorder = Recorder(ledger, tmp_path, keep_top=1, say=print)
+    for shown in (nodes, nodes[:1]):
+        monitor = Monitor(ledger, recorder, 4, None, console, nodes=lambda shown=shown: shown)  # type: ignore[misc]
+        if not ledger.live:
+            tell(monitor, ledger, "0")
+        console.print(monitor.render())
+    several, one = capsys.readouterr().out.split("elapsed")[1:]
+    assert several.splitlines()[1].rstrip() == "nodes 2 of 3 alive, 1 of 4 places busy"
+    assert "nodes" not in one

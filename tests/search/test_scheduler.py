@@ -37,6 +37,7 @@ def test_only_what_was_measured_is_written(tmp_path: Path) -> None:
     scheduler = LedgerScheduler(ledger)
     ledger.start("0")
     measured = {**epoch(1, 0.5), "train_nll": 0.7, "images_per_s": 9.0, "handover_s": 0.1, "micro_batch": 8}
+    measured |= {"energy_j": 30.0, "cpu_energy_j": 5.0, "gpu_energy_j": 25.0}
     feed(scheduler, "0", {**measured, "pid": 7, "config": {}, "objective": 0.5, "diverged": 0.0, "time_total_s": 3.0})
     (trial,) = ledger.accounts["a"].study.get_trials()
     assert trial.user_attrs["epoch:1"] == {**measured, "elapsed_s": 0.0}

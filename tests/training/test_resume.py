@@ -16,7 +16,7 @@ from galaxy_models.training.runtime import Precision, Runtime
 from galaxy_models.training.survey import SurveyData
 
 RUNTIME = Runtime(threads=1)
-TIMES = {"epoch_s", "data_wait_share", "images_per_s"}
+TIMES = {"epoch_s", "data_wait_share", "images_per_s", "energy_j", "cpu_energy_j", "gpu_energy_j"}
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ A network's answers become columns, a row a galaxy. Every score follows from the
 the score, resampled ones its replicates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from galaxy_models.task import Task
 from search.report.evidence.answers import Answers
+from search.statistics import absolute_sum
 
 Floats = NDArray[np.float64]
 
@@ -28,10 +29,12 @@ class Columns:
     Attributes:
         values: (N, K) a row a galaxy.
         scores: turns (..., K) means of the columns into an array (...) for each score.
+        gaps: which columns are confidence less right answers, a bin each; None for votes.
     """
 
     values: Floats
     scores: Callable[[Floats], dict[str, Floats]]
+    gaps: slice | None = None
 
     def observed(self) -> dict[str, float]:
         """The scores of the galaxies as they are."""
@@ -59,6 +62,11 @@ def class_columns(targets: NDArray[np.int64], probabilities: NDArray[np.float32]
         Columns whose scores are `nll`, `accuracy`, `balanced_accuracy`, `precision`, `recall`, `f1`, `auroc`, `ece`,
         and for each class c `recall:c`, `precision:c` and `f1:c`. Replicates of AUROC are its first-order expansion
         in the resampled placements (DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44, 837).
+
+        A class of which a resample draws no galaxy has no recall there, and counts neither in `balanced_accuracy` nor
+        in `recall`. A class that is answered, but of which there is no galaxy at all, counts in `recall` with 0 and
+        not in `balanced_accuracy`, as in scikit-learn, and does so in every resample. Where all classes have galaxies
+        both are the same, replicate by replicate.
     """
     num_classes = probabilities.shape[1]
     classes = np.arange(num_classes)
@@ -71,18 +79,40 @@ def class_columns(targets: NDArray[np.int64], probabilities: NDArray[np.float32]
     parts = (true, answered, true & answered, gaps, log_p[:, None], true * placements, ~true * placements)
     values = np.concatenate(parts, axis=1, dtype=np.float64)
     ends = np.cumsum([part.shape[1] for part in parts])[:-1]
+    answered_in_vain = answered.any(axis=0) & ~true.any(axis=0)
     auroc = _ratio((true * placements).mean(axis=0), true.mean(axis=0))
 
     def scores(means: Floats) -> dict[str, Floats]:
         share, given, hits, gap, nll, above, below = np.split(means, ends, axis=-1)
-        found = _confusion_scores(share, given, hits)
+        found = _confusion_scores(share, given, hits, answered_in_vain)
         area = np.clip(_ratio(above, share) + _ratio(below, 1 - share) - auroc, 0.0, 1.0)
         found["auroc"] = _mean_over_classes(area, (share > 0) & (share < 1))
         found["ece"] = np.abs(gap).sum(axis=-1)
         found["nll"] = nll[..., 0]
         return found
 
-    return Columns(values, scores)
+    return Columns(values, scores, gaps=slice(int(ends[2]), int(ends[3])))
+
+
+def calibration_error(
+    columns: Sequence[Columns], replicates: Sequence[Floats]
+) -> tuple[float, float, float, float] | None:
+    """What a calibration error on a finite sample says of that of the population, mean over networks.
+
+    Args:
+        columns: of each network's answers for the same galaxies.
+        replicates: (B, K) resampled means of each network's columns, drawn alike.
+
+    Returns:
+        The error freed of its bias, the bounds of its 95 % interval, and the error that calibrated networks would
+        show on average on such a sample; None for votes.
+    """
+    if any(one.gaps is None for one in columns):
+        return None
+    observed = np.stack([one.values[:, one.gaps].mean(axis=0) for one in columns])
+    draws = np.stack([means[:, one.gaps] for one, means in zip(columns, replicates, strict=True)])
+    by_chance = float(np.abs(draws - observed[:, None, :]).sum(axis=2).mean())
+    return *absolute_sum(observed, draws), by_chance
 
 
 def vote_columns(targets: NDArray[np.float32], fractions: NDArray[np.float32]) -> Columns:
@@ -96,15 +126,21 @@ def vote_columns(targets: NDArray[np.float32], fractions: NDArray[np.float32]) -
     return Columns(errors, scores)
 
 
-def _confusion_scores(share: Floats, given: Floats, hits: Floats) -> dict[str, Floats]:
-    """Scores that follow from shares of true, answered and rightly answered galaxies of each class, (..., C)."""
+def _confusion_scores(
+    share: Floats, given: Floats, hits: Floats, answered_in_vain: NDArray[np.bool_]
+) -> dict[str, Floats]:
+    """Scores that follow from shares of true, answered and rightly answered galaxies of each class, (..., C).
+
+    `answered_in_vain`, (C,), are the classes that are answered, but of which there is no galaxy at all.
+    """
     present, seen = share > 0, (share > 0) | (given > 0)
     # As in scikit-learn: 0 where a class that has galaxies is never answered, or the reverse.
     recall, precision = _ratio(hits, share, empty=0.0), _ratio(hits, given, empty=0.0)
     f1 = _ratio(2 * hits, share + given, empty=0.0)
     each = {"recall": recall, "precision": precision, "f1": f1}
     found = {f"{name}:{c}": values[..., c] for name, values in each.items() for c in range(share.shape[-1])}
-    found |= {name: _mean_over_classes(values, seen) for name, values in each.items()}
+    counted = {"recall": present | answered_in_vain, "precision": seen, "f1": seen}
+    found |= {name: _mean_over_classes(values, counted[name]) for name, values in each.items()}
     found["accuracy"] = hits.sum(axis=-1)
     found["balanced_accuracy"] = _mean_over_classes(recall, present)
     return found

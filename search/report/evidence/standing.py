@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from galaxy_models.errors import DataError
 from galaxy_models.seeds import derive_seed
 from galaxy_models.task import METRICS
 from search.report.evidence.answers import Answers, read_answers
-from search.report.evidence.scores import Columns, columns_of
+from search.report.evidence.scores import Columns, calibration_error, columns_of
 from search.report.run_info import RunInfo
 from search.results import FinalRun
 from search.statistics import percentile_interval, resampled_together, wilson_interval
@@ -20,6 +19,8 @@ from search.statistics import percentile_interval, resampled_together, wilson_in
 # What is measured on: a split, each with its name among a FinalRun's metrics, and the test split with answers averaged.
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 AVERAGED = "averaged"
+# The calibration error freed of its bias, and that which calibrated networks would show on as many galaxies.
+UNBIASED_ECE, CHANCE_ECE = "ece_unbiased", "ece_by_chance"
 # Predictions that give another accuracy, or RMSE, than was measured belong to other weights.
 _TOLERANCE = 1e-3
 
@@ -82,12 +83,14 @@ class Evidence:
         problems: what could not be used, and why, a sentence each.
         failed: retrainings that failed.
         seconds: time that all retrainings of each backbone took, failed ones included.
+        energy_j: joules that they took, for backbones of which some could be measured.
     """
 
     standings: dict[str, Standing]
     problems: tuple[str, ...] = ()
     failed: tuple[FinalRun, ...] = ()
     seconds: dict[str, float] | None = None
+    energy_j: dict[str, float] | None = None
 
 
 def gather(run_dir: Path, results: Sequence[FinalRun], info: RunInfo) -> Evidence:
@@ -121,10 +124,14 @@ def gather(run_dir: Path, results: Sequence[FinalRun], info: RunInfo) -> Evidenc
             Standing(backbone=name, trial=runs[0].trial, runs=runs, answers=answers.get(name, ()), scores=scores)
         )
     seconds: dict[str, float] = {}
+    energy_j: dict[str, float] = {}
     for result in results:
         seconds[result.backbone] = seconds.get(result.backbone, 0.0) + result.seconds
+        if result.energy_j is not None:
+            energy_j[result.backbone] = energy_j.get(result.backbone, 0.0) + result.energy_j
     failed = tuple(result for result in results if result.failure)
-    return Evidence({one.backbone: one for one in ranked(standings, info)}, tuple(problems), failed, seconds)
+    by_name = {one.backbone: one for one in ranked(standings, info)}
+    return Evidence(by_name, tuple(problems), failed, seconds, energy_j)
 
 
 def choose(results: Sequence[FinalRun], info: RunInfo) -> dict[str, tuple[FinalRun, ...]]:
@@ -205,7 +212,8 @@ def _intervals(answers: dict[str, tuple[Answers, ...]], info: RunInfo) -> dict[s
     """For each backbone, `test` and `averaged`, each score's mean and spread over seeds and its interval.
 
     Recall and precision of a class have Wilson's interval, which holds for few galaxies; all else the bootstrap's.
-    What a class without galaxies, or never answered, does not have is NaN.
+    What a class without galaxies, or never answered, does not have is NaN. The interval of the calibration error is
+    that of the error freed of its bias, which is a score of its own, as is what chance alone would make.
     """
     sets: list[tuple[str, str, list[Columns]]] = []
     for name, found in answers.items():
@@ -219,7 +227,8 @@ def _intervals(answers: dict[str, tuple[Answers, ...]], info: RunInfo) -> dict[s
     draws = iter(resampled_together(columns, seed=bootstrap_seed(info)) if columns else [])
     result: dict[str, dict[str, Bounds]] = {}
     for name, row, present in sets:
-        replicates = [one.scores(next(draws)) for one in present]
+        means = [next(draws) for _ in present]
+        replicates = [one.scores(drawn) for one, drawn in zip(present, means, strict=True)]
         observed = [one.observed() for one in present]
         bounds = result.setdefault(name, {}).setdefault(row, {})
         for score in observed[0]:
@@ -236,7 +245,12 @@ def _intervals(answers: dict[str, tuple[Answers, ...]], info: RunInfo) -> dict[s
                     bounds[score] = (value, spread, *wilson_interval(value, size))
                     continue
             mean = np.mean([one[score] for one in replicates], axis=0)
-            bounds[score] = (value, spread, *score_interval(mean, value, score))
+            bounds[score] = (value, spread, *percentile_interval(mean))
+        if (calibration := calibration_error(present, means)) is not None:
+            unbiased, low, high, by_chance = calibration
+            bounds["ece"] = (*bounds["ece"][:2], low, high)
+            bounds[UNBIASED_ECE] = (unbiased, math.nan, low, high)
+            bounds[CHANCE_ECE] = (by_chance, math.nan, math.nan, math.nan)
     return result
 
 
@@ -245,21 +259,6 @@ def _class_sizes(answers: tuple[Answers, ...], index: int, *, averaged: bool) ->
     outputs = [one.averaged if averaged else one.outputs for one in answers]
     given = [int((one.argmax(axis=1) == index).sum()) for one in outputs if one is not None]
     return int((answers[0].targets == index).sum()), mean_of(given)
-
-
-def score_interval(draws: NDArray[np.float64], value: float, score: str) -> tuple[float, float]:
-    """The bootstrap interval of a score.
-
-    Args:
-        draws: (B,) replicates of it.
-        value: what was observed.
-        score: its name.
-    """
-    if score == "ece":
-        # A mean of absolute gaps grows with every scatter, also that of the draws: without this shift the interval
-        # would lie above the value.
-        draws = np.maximum(draws - (np.nanmean(draws) - value), 0.0)
-    return percentile_interval(draws)
 
 
 def bootstrap_seed(info: RunInfo) -> int:

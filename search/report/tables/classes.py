@@ -6,7 +6,8 @@ import numpy as np
 
 from search.report.blocks import DASH, Table, decimal, interval, percent, whole
 from search.report.evidence.classes import confusion
-from search.report.evidence.standing import SPLITS, Standing
+from search.report.evidence.scores import NUM_BINS
+from search.report.evidence.standing import CHANCE_ECE, SPLITS, UNBIASED_ECE, Standing
 from search.report.findings import Findings
 
 
@@ -85,3 +86,33 @@ def _recall(table: np.ndarray, index: int) -> float:
 def _with_interval(value: float, bounds: tuple[float, float]) -> str:
     text = interval(*bounds)
     return f"{decimal(value)}\n{text}" if text and math.isfinite(value) else decimal(value)
+
+
+def calibration(findings: Findings) -> Table | None:
+    """The calibration error of each backbone on the test galaxies, what chance adds to it, and what then remains."""
+    groups = []
+    for backbone, standing in findings.standings.items():
+        unbiased = standing.estimate("test", UNBIASED_ECE)
+        if not math.isfinite(unbiased.high):
+            continue
+        cells = (
+            decimal(standing.value("test", "ece")),
+            decimal(standing.value("test", CHANCE_ECE)),
+            decimal(unbiased.value),
+            interval(unbiased.low, unbiased.high),
+        )
+        groups.append((backbone, (cells,)))
+    if not groups:
+        return None
+    return Table(
+        caption=f"Calibration error on the {findings.info.split_sizes.get('test', 0):,} test galaxies, and how much of "
+        "it is chance",
+        columns=("Backbone", "ECE", "ECE if calibrated", "Freed of bias", "95 % interval"),
+        groups=tuple(groups),
+        note=f"ECE: mean gap between confidence and share of right answers over {NUM_BINS} bins, mean over seeds. Even "
+        "a calibrated network shows gaps on a finite number of galaxies, on average as large as the second number: "
+        "ECE is biased upwards. The third number is the error of which this ECE is the median. An interval that begins "
+        "at 0 holds a network without any error. On simulated test sets of 120 to 2,000 galaxies the intervals held "
+        "the true error in 91 to 99 of 100, that of a calibrated network in 94 to 99; on 60 galaxies a calibrated one "
+        "was missed, from above, in up to 18.",
+    )

@@ -2,10 +2,13 @@
 
 import math
 
-from search.report.blocks import DASH, Table, counted, decimal, percent, significant, whole
+from search.report.blocks import DASH, Table, counted, decimal, listed, percent, significant, whole
 from search.report.figures.results import cost_of
 from search.report.findings import Findings
 
+JOULES_PER_KWH = 3.6e6
+DEVICES = {"cpu": "the processors", "gpu": "the graphics cards"}
+NO_ENERGY = "Energy was not measured: the machine of the search offers no counter that may be read."
 STATES = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
 
 
@@ -60,20 +63,54 @@ def cost(findings: Findings) -> Table:
 
 def time(findings: Findings) -> Table | None:
     """Seconds of each backbone: training, waiting for data, between trials, without use, and the final evaluation."""
-    groups = [(backbone, (_time_row(findings, backbone),)) for backbone in findings.trials.backbones]
+    spent = {backbone: energy_kwh(findings, backbone) for backbone in findings.trials.backbones}
+    measured = any(map(math.isfinite, spent.values()))
+    groups = [
+        (backbone, ((*_time_row(findings, backbone), *([significant(energy)] if measured else [])),))
+        for backbone, energy in spent.items()
+    ]
     if not groups:
         return None
     return Table(
         caption="Where the time went, in seconds, summed over trials that may have run side by side",
         columns=(
             "Backbone", "Training and validating", "of that waiting for data", "Between trials", "In stopped trials",
-            "In failed trials", "Final evaluation",
+            "In failed trials", "Final evaluation", *(["Energy (kWh)"] if measured else []),
         ),
         groups=tuple(groups),
         note="Waiting for data: fetching and varying images, while the network waited. Between trials: from the end of "
         "a worker's trial to the first step of its next. Time in stopped trials bought the comparison that stopped "
-        "them. Energy was not measured.",
+        f"them. {_energy_words(findings) if measured else NO_ENERGY}",
     )  # fmt: skip
+
+
+def energy_kwh(findings: Findings, backbone: str) -> float:
+    """Kilowatt-hours of a backbone's trials and retrainings, as far as they were measured; NaN if none was."""
+    curves = findings.trials.curves
+    known = curves["energy_j"][curves["backbone"] == backbone].dropna() if "energy_j" in curves else ()
+    final = (findings.evidence.energy_j or {}).get(backbone)
+    if not len(known) and final is None:
+        return math.nan
+    return (math.fsum(known) + (final or 0.0)) / JOULES_PER_KWH
+
+
+def _energy_words(findings: Findings) -> str:
+    """What the energies are of, and what is missing from them."""
+    curves = findings.trials.curves
+    read = {kind for kind in DEVICES if f"{kind}_energy_j" in curves and curves[f"{kind}_energy_j"].notna().any()}
+    used = {"cpu"} | ({"gpu"} if findings.info.gpus_per_trial else set())
+    words = (
+        "Energy: of whole epochs of trials and retrainings, not of evaluation, by the devices' own counters. A counter "
+        "serves all that runs on its device; a trial is given as much of it as it has of the machine's processors, or "
+        "of the card."
+    )
+    missing = [DEVICES[kind] for kind in DEVICES if kind in used - read]
+    if missing and read:
+        words += f" That of {listed(tuple(missing))} is missing: no counter could be read."
+    num_measured = int(curves["energy_j"].notna().sum()) if "energy_j" in curves else 0
+    if num_measured < len(curves):
+        words += f" It was measured in {whole(num_measured)} of {whole(len(curves))} epochs of trials only."
+    return words
 
 
 def time_spent(findings: Findings, backbone: str) -> dict[str, float]:

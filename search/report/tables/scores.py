@@ -18,10 +18,11 @@ ROWS = {
 TEST_ROW = 2
 METRICS_NOTE = (
     "Each number is a mean over the seeds with which the chosen configuration was trained again, ± their standard "
-    "deviation; below it the 95 % interval over galaxies (bootstrap; for ECE centred on the value). “Averaged”: "
-    "answers averaged over the eight symmetries of the image. Precision, recall and F1 are means over classes, as is "
-    "AUROC (each class against the rest). NLL: negative log-likelihood per galaxy. ECE: expected calibration error, "
-    "which on few galaxies is above 0 for a calibrated network, too. {}"
+    "deviation; below it the 95 % interval over galaxies (bootstrap). “Averaged”: answers averaged over the eight "
+    "symmetries of the image. Precision, recall and F1 are means over classes, as is AUROC (each class against the "
+    "rest). NLL: negative log-likelihood per galaxy. ECE: expected calibration error in 15 bins; on few galaxies it is "
+    "too large by chance, so its interval is that of the error freed of this bias, and may lie below the number (see "
+    "Calibration). {}"
 )
 ORDERED = "Ordered by the validation objective."
 VOTES_NOTE = (
