@@ -53,6 +53,8 @@ def ray_start(config: dict[str, Any], role: str) -> str:
 
 
 def test_every_yaml_is_checked_here() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: no list of tracked files")
     listed = subprocess.run(
         ["git", "ls-files", "*.yaml", "*.yml"], cwd=ROOT, capture_output=True, text=True, check=True
     )
