@@ -189,6 +189,11 @@ def _resumed(typed: dict[str, Any], command: str) -> SearchOptions:
     again = {path.stem: path for path in typed.get("space", [])}
     spaces = [again.pop(path.stem, _found(path, run_dir)) for path in began.spaces]
     options = replace(began, **_fields(typed), spaces=(*spaces, *again.values()), num_trials=num_trials)
+    if options.address and options.storage and isinstance(options.data, Path) and not options.data.is_dir():
+        # What a search on a cluster was given is in its storage, too.
+        from search.shards import shared_uri
+
+        options = replace(options, data=shared_uri(options.storage, record["survey"]["digest"]))
     return replace(options, resume=run_dir, accept_changes="accept_changes" in typed, command=command)
 
 

@@ -11,7 +11,7 @@ from galaxy_models.data.manifest import MANIFEST_NAME, Manifest
 from galaxy_models.errors import GalaxyError
 from search.errors import StorageError
 from search.places import cache_dir
-from search.storage import Storage
+from search.storage import Storage, child_uri
 
 # Below a storage that runs are kept in; no run's name begins like this.
 SHARED = "_shards"
@@ -77,7 +77,7 @@ def share_shards(folder: Path, manifest: Manifest, root: Storage) -> str:
         manifest: of them.
         root: the storage that runs are kept in.
     """
-    storage = root.child(f"{SHARED}/{_short(manifest.digest)}")
+    storage = Storage(shared_uri(root.uri, manifest.digest))
     there = storage.names()
     if MANIFEST_NAME not in there:
         for shard in _files(manifest):
@@ -86,6 +86,16 @@ def share_shards(folder: Path, manifest: Manifest, root: Storage) -> str:
         # Last: who finds it finds all.
         storage.put(folder / MANIFEST_NAME, MANIFEST_NAME)
     return storage.uri
+
+
+def shared_uri(root: str, digest: str) -> str:
+    """Where `share_shards` keeps a survey.
+
+    Args:
+        root: the URI of the storage that runs are kept in.
+        digest: of the survey's manifest.
+    """
+    return child_uri(root, f"{SHARED}/{_short(digest)}")
 
 
 def _files(manifest: Manifest) -> list[str]:

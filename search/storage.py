@@ -18,6 +18,12 @@ def is_uri(text: object) -> bool:
     return "://" in str(text)
 
 
+def child_uri(uri: str, name: str) -> str:
+    """The folder of a name inside the one that a URI names."""
+    path, question, query = uri.partition("?")
+    return f"{path.rstrip('/')}/{name}{question}{query}"
+
+
 def parent(uri: str) -> str:
     """The folder that a URI's last part lies in."""
     path, question, query = uri.partition("?")
@@ -52,8 +58,7 @@ class Storage:
 
     def child(self, name: str) -> "Storage":
         """A folder inside this one."""
-        place, question, query = self.uri.partition("?")
-        return Storage(f"{place.rstrip('/')}/{name}{question}{query}")
+        return Storage(child_uri(self.uri, name))
 
     def check(self) -> None:
         """Write, read and remove a file.

@@ -20,10 +20,10 @@ hostname {name}
 mkdir -p /tmp/ray /run/sshd
 mount -t tmpfs -o size=6g tmpfs /tmp/ray
 mount -t tmpfs -o size=4g tmpfs /dev/shm
-mount -t tmpfs -o size=1g tmpfs {state}
-mkdir {state}/upper {state}/work
+mkdir -p {state}/upper {state}/work
 mount -t overlay overlay -o lowerdir={home},upperdir={state}/upper,workdir={state}/work {home}
-rm -rf {home}/.ray {home}/.ssh
+[ -e {state}/begun ] || rm -rf {home}/.ray {home}/.ssh
+touch {state}/begun
 exec {sshd} -D -e -f /dev/null -o PidFile=none -o PasswordAuthentication=no -o StrictModes=no -o UsePAM=no \
     -o PermitRootLogin=prohibit-password -o AuthorizedKeysFile={keys}/user.pub -h {keys}/host
 """
@@ -57,6 +57,7 @@ class Hosts:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._numbers: dict[str, int] = {}
         self.key = folder / "user"
+        self._disks = folder / "disks"
 
     @property
     def gateway(self) -> str:
@@ -64,6 +65,8 @@ class Hosts:
         return f"{self._net}.1"
 
     def __enter__(self) -> "Hosts":
+        self._disks.mkdir()
+        _run("mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(self._disks))
         for name in ("user", "host"):
             _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._folder / name))
         _run("ip", "link", "add", self._tag, "type", "bridge")
@@ -79,6 +82,7 @@ class Hosts:
             _run("ip", "link", "del", f"{self._tag}v{self._numbers[name]}", check=False)
             _run("ip", "netns", "del", self._namespace(name), check=False)
         _run("ip", "link", "del", self._tag, check=False)
+        _run("umount", "--lazy", str(self._disks), check=False)
 
     def address(self, name: str) -> str:
         """A host's address, also of one that was never started."""
@@ -100,7 +104,7 @@ class Hosts:
                 _run("ip", "-n", space, "link", "set", device, "up")
             # Ray takes a node's address from its default route.
             _run("ip", "-n", space, "route", "add", "default", "via", self.gateway)
-        state = self._folder / name
+        state = self._disks / name
         state.mkdir(exist_ok=True)
         boot = _BOOT.format(name=name, state=state, home=Path.home(), keys=self._folder, sshd=SSHD)
         inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "--uts", "bash", "-c", boot]
@@ -116,9 +120,11 @@ class Hosts:
         return self.address(name)
 
     def kill(self, name: str) -> None:
-        """End all of a host's processes at once, as a power cut does; it may be started again, with an empty home."""
-        os.killpg(self._processes[name].pid, signal.SIGKILL)
-        self._processes[name].wait()
+        """End all of a host's processes at once, as a power cut does; what is on its disk stays."""
+        process = self._processes[name]
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def cut(self, name: str) -> None:
         """Unplug a host's network."""

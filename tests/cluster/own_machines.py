@@ -29,13 +29,17 @@ class OwnMachines:
         workers: names of the hosts that the cluster file lists; one that is not started yet may join later.
         folder: where the laptop's home and the cluster file are; empty.
         environment: what every node's processes see.
+        site: a folder whose modules every node's Python finds.
     """
 
-    def __init__(self, hosts: Hosts, workers: tuple[str, ...], folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, hosts: Hosts, workers: tuple[str, ...], folder: Path, *, environment: Mapping[str, str], site: Path
+    ) -> None:
         self.hosts = hosts
         self._home = folder / "home"
         self._file = folder / "onprem.yaml"
         self._environment = environment
+        self._site = site
         token = self._home / ".ray" / "auth_token"
         token.parent.mkdir(parents=True)
         token.write_text(secrets.token_hex(32))
@@ -93,11 +97,12 @@ class OwnMachines:
         self.hosts.run(
             name,
             f"mkdir -p ~/.ray ~/{PROJECT} && (umask 077; echo {token} > ~/.ray/auth_token)"
-            f" && ln -sfn {shlex.quote(sys.prefix)} ~/{PROJECT}/.venv && ln -sfn {ROOT}/search ~/{PROJECT}/search"
+            f" && ln -sfn {shlex.quote(sys.prefix)} ~/{PROJECT}/.venv"
+            f" && ln -sfn {ROOT}/galaxy_models {ROOT}/search ~/{PROJECT}"
             f" && echo {shlex.quote(environment)} > ~/.bash_profile",
         )
         self.on(name, f"ray start --address={self.hosts.address('head')}:6379 --num-cpus=1")
 
     def _exports(self) -> str:
         exports = [f"export {name}={shlex.quote(value)}" for name, value in self._environment.items()]
-        return "\n".join([*exports, f'export PYTHONPATH="$HOME/{PROJECT}"'])
+        return "\n".join([*exports, f'export PYTHONPATH="$HOME/{PROJECT}:{self._site}"'])
