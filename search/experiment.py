@@ -22,6 +22,7 @@ from search.journal import JOURNAL, RunJournal
 from search.ledger import Ledger, Limits
 from search.monitor import Monitor
 from search.options import Places, SearchOptions
+from search.peers import STRATEGY, bundles
 from search.preflight import Plan
 from search.recorder import Recorder
 from search.samplers import SamplerPlan
@@ -69,7 +70,8 @@ class Job:
         return {
             "data": str(self.plan.data.resolve()),
             "run_dir": str(self.run_dir.resolve()),
-            "threads": self.places.cpus_per_trial,
+            "threads": self.places.threads,
+            "processes": self.places.processes,
             "device": self.device,
             "weights_dir": str(weights_dir.resolve()) if weights_dir else None,
             "metric": self.plan.metric,
@@ -263,7 +265,10 @@ def _tuner(
 ) -> tune.Tuner:
     # Workers start side by side, not one after the other.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(job.places.max_concurrent)
-    resources = {"CPU": job.places.cpus_per_trial, "GPU": job.places.gpus_per_trial}
+    places = job.places
+    resources: Any = {"CPU": places.cpus_per_trial, "GPU": places.gpus_per_trial}
+    if places.processes > 1:
+        resources = tune.PlacementGroupFactory(bundles(places), strategy=STRATEGY)
     return tune.Tuner(
         tune.with_resources(GalaxyTrial, resources),
         param_space=job.constants(),

@@ -50,11 +50,12 @@ class FinalSetting:
     Attributes:
         run_dir: the run's folder.
         data: the folder of shards.
-        threads: processors that each computes with.
+        threads: processors that each process computes with.
         device: where each computes, in torch's words.
         weights_dir: a folder of initial weights, looked in first; None without one.
         metric: the validation metric that names the best epoch.
         direction: which way of it is better.
+        processes: that train each together.
     """
 
     run_dir: Path
@@ -64,6 +65,7 @@ class FinalSetting:
     weights_dir: Path | None
     metric: str
     direction: Direction
+    processes: int = 1
 
     def folder_of(self, backbone: str) -> Path:
         """Where the retrainings of a backbone lie."""

@@ -43,6 +43,7 @@ class SearchOptions:
     runs_dir: Path = Path("runs")
     cpus_per_trial: int | None = None
     gpus_per_trial: float | None = None
+    processes_per_trial: int | None = None
     max_concurrent: int | None = None
     precision: str | None = None
     weights_dir: Path | None = None
@@ -80,30 +81,43 @@ class Places:
         cpus_per_trial: processors reserved for each trial, which are also its threads.
         gpus_per_trial: GPUs reserved for each; a fraction shares one.
         max_concurrent: trials that run at the same time.
+        processes: processes that train each trial together; each has an equal part of its processors, and one GPU
+            where the trial has several.
     """
 
     cpus_per_trial: int
     gpus_per_trial: float
     max_concurrent: int
+    processes: int = 1
+
+    @property
+    def threads(self) -> int:
+        """Processors of each process."""
+        return self.cpus_per_trial // self.processes
 
 
 def plan_places(options: SearchOptions, *, num_cpus: int, num_gpus: int) -> Places:
     """Divide the machine among trials.
 
     Where there are GPUs each trial gets one and an equal share of the processors; else each gets one processor:
-    two trials of one thread do more than one trial of two.
+    two trials of one thread do more than one trial of two. A trial on several GPUs has a process for each.
 
     Raises:
-        RunError: a trial asks for more than there is.
+        RunError: a trial asks for more than there is, or for processes that its GPUs or processors do not go into.
     """
     gpus = options.gpus_per_trial if options.gpus_per_trial is not None else float(min(num_gpus, 1))
     if options.gpu_hours is not None and not gpus:
         raise RunError("--gpu-hours: got it where no trial uses a GPU, expected some: bound the --time-budget instead")
     if gpus > num_gpus:
         raise RunError(f"--gpus-per-trial: got {gpus:g}, expected at most {num_gpus}, the GPUs there are")
+    processes = _num_processes(options.processes_per_trial, gpus)
     cpus = options.cpus_per_trial
     if cpus is None:
-        cpus = max(1, int(num_cpus * gpus / num_gpus)) if gpus else 1
+        cpus = max(1, int(num_cpus * gpus / num_gpus) // processes) * processes if gpus else processes
+    if cpus % processes:
+        raise RunError(
+            f"--cpus-per-trial: got {cpus} for the {processes} processes of a trial, expected a multiple of {processes}"
+        )
     if cpus > num_cpus:
         raise RunError(f"--cpus-per-trial: got {cpus}, expected at most {num_cpus}, the processors there are")
     room = num_cpus // cpus
@@ -112,7 +126,17 @@ def plan_places(options: SearchOptions, *, num_cpus: int, num_gpus: int) -> Plac
         thousandths = round(gpus * 1000)
         on_gpus = num_gpus * (1000 // thousandths) if thousandths < 1000 else num_gpus * 1000 // thousandths
         room = min(room, on_gpus)
-    return Places(cpus, gpus, min(room, options.max_concurrent or room))
+    return Places(cpus, gpus, min(room, options.max_concurrent or room), processes)
+
+
+def _num_processes(asked: int | None, gpus: float) -> int:
+    expected = int(gpus) if gpus > 1 else 1
+    if gpus and asked not in (None, expected):
+        raise RunError(
+            f"--processes-per-trial: got {asked} with --gpus-per-trial {gpus:g}, expected {expected}, since a process "
+            "has one GPU or a fraction of one: leave it out, and say how many with --gpus-per-trial"
+        )
+    return asked or expected
 
 
 def check_free(options: SearchOptions) -> None:

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 from galaxy_models.cli import machine_fault
 from galaxy_models.data.manifest import SPLIT_NAMES
 from galaxy_models.errors import GalaxyError, WeightsError
+from search.errors import PeerDiedError
 from search.finalist import FinalJob, FinalSetting
 from search.journal import FULL_DISK
+from search.peers import trainers
 from search.results import PREDICTIONS_NAME, WEIGHTS_NAME, FinalRun, save_result
 
 if TYPE_CHECKING:
@@ -73,9 +75,15 @@ class NoResultError(Exception):
 
 
 def attempt(job: FinalJob, setting: FinalSetting) -> FinalRun:
-    """Retrain, and turn whatever goes wrong into a result that says so; one failure takes nothing from the others."""
+    """Retrain, and turn whatever goes wrong into a result that says so; one failure takes nothing from the others.
+
+    Raises:
+        PeerDiedError: one of its processes is gone; it can go on in others.
+    """
     try:
         return retrain(job, setting)
+    except PeerDiedError:
+        raise
     except Exception as error:
         fault = machine_fault(error, setting.run_dir) or error
         words = " ".join(str(fault).split())
@@ -119,7 +127,11 @@ def retrain(job: FinalJob, setting: FinalSetting) -> FinalRun:
     survey = SurveyData(setting.data)
     runtime = Runtime(device=setting.device, threads=setting.threads, weights_dir=setting.weights_dir)
     try:
-        result = _evaluate(job, setting, survey, runtime, _train(job, setting, survey, runtime))
+        with trainers(setting.processes) as make:
+            progress = _train(
+                job, setting, survey, make(job.config, survey, runtime=runtime, micro_batch=job.micro_batch)
+            )
+        result = _evaluate(job, setting, survey, runtime, progress)
     except NoResultError as error:
         # No other command shall take them for a network that was evaluated.
         (folder / WEIGHTS_NAME).unlink(missing_ok=True)
@@ -129,14 +141,12 @@ def retrain(job: FinalJob, setting: FinalSetting) -> FinalRun:
     return result
 
 
-def _train(job: FinalJob, setting: FinalSetting, survey: "SurveyData", runtime: "Runtime") -> _Progress:
+def _train(job: FinalJob, setting: FinalSetting, survey: "SurveyData", trainer: "Trainer") -> _Progress:
     """Train to the last epoch, from where an earlier attempt stopped; the best epoch's weights are then on disk."""
     from galaxy_models.training.checkpoint import save_state
-    from galaxy_models.training.loop import Trainer
 
     folder = setting.folder(job)
     identity = {"config": job.config.to_dict(), "survey_digest": survey.manifest.digest}
-    trainer = Trainer(job.config, survey, runtime=runtime, micro_batch=job.micro_batch)
     progress = _resume(trainer, folder / STATE_NAME, identity)
     if not progress.epochs:
         # Of another configuration or survey.

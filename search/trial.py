@@ -20,7 +20,7 @@ from galaxy_models.cli import machine_fault
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import GalaxyError
 from search.entry import better
-from search.errors import TrialHungError
+from search.errors import PeerDiedError, TrialHungError
 from search.files import error_path, hang_path, state_path, weights_path
 from search.journal import FULL_DISK
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from galaxy_models.training.loop import Trainer
     from galaxy_models.training.runtime import Runtime
     from galaxy_models.training.survey import SurveyData
+    from search.peers import Peers
 
 # How long a worker with a full disk waits before it tells so again and tries once more.
 WAIT_S = 2.0
@@ -38,12 +39,14 @@ class GalaxyTrial(tune.Trainable):
 
     Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `known_epochs` (those the study
     has), `micro_batch`, `value_to_beat`, and for all trials alike `data` (the shards' folder), `run_dir`, `threads`,
-    `device`, `weights_dir`, `metric`, `direction` and `timeout_s`.
+    `processes` (that train each trial together; this is the first), `device`, `weights_dir`, `metric`, `direction`
+    and `timeout_s`.
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
     result says so in `fault`, and in `fault_exit_code` if the user can mend it; the worker lives on. A full disk is a
-    result that has `waiting` and nothing measured; the next step tries again.
+    result that has `waiting` and nothing measured; the next step tries again. Where another process of the trial is
+    gone, the step raises, for which Tune starts all of them anew.
     """
 
     _trainer: "Trainer | None"
@@ -52,6 +55,7 @@ class GalaxyTrial(tune.Trainable):
         """Prepare a fresh worker for its first trial."""
         self._runtime: Runtime | None = None
         self._survey: SurveyData | None = None
+        self._peers: Peers | None = None
         self._idle_since: float | None = None
         self._begin()
 
@@ -74,6 +78,8 @@ class GalaxyTrial(tune.Trainable):
         try:
             with self._watched():
                 result = self._epoch()
+        except PeerDiedError:
+            raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL_DISK:
                 return self._wait(error)
@@ -161,9 +167,15 @@ class GalaxyTrial(tune.Trainable):
             weights_dir = Path(config["weights_dir"]) if config["weights_dir"] else None
             self._runtime = Runtime(device=config["device"], threads=config["threads"], weights_dir=weights_dir)
             self._survey = SurveyData(Path(config["data"]))
+        make: Callable[..., Trainer] = Trainer
+        if config["processes"] > 1:
+            from search.peers import Peers
+
+            self._peers = self._peers or Peers(config["processes"])
+            make = self._peers.lead
 
         def fresh(runtime: "Runtime", survey: "SurveyData") -> Trainer:
-            return Trainer(
+            return make(
                 TrainConfig.from_dict(config["train"]),
                 survey,
                 runtime=runtime,

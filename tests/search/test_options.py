@@ -77,7 +77,12 @@ def test_what_is_typed(parse: Callable[[str], Any], good: dict[str, Any], bad: l
         ({"gpus_per_trial": 0.5}, 16, 4, Places(2, 0.5, 8)),
         # Three trials of 0.3 fit on one GPU; the 0.1 left on each of two GPUs hold no fourth.
         ({"gpus_per_trial": 0.3}, 64, 2, Places(9, 0.3, 6)),
-        ({"gpus_per_trial": 2.0}, 16, 4, Places(8, 2.0, 2)),
+        ({"gpus_per_trial": 2.0}, 16, 4, Places(8, 2.0, 2, 2)),
+        ({"gpus_per_trial": 4.0}, 6, 8, Places(4, 4.0, 1, 4)),
+        ({"gpus_per_trial": 2.0, "processes_per_trial": 2, "cpus_per_trial": 6}, 16, 4, Places(6, 2.0, 2, 2)),
+        ({"processes_per_trial": 2}, 5, 0, Places(2, 0.0, 2, 2)),
+        ({"processes_per_trial": 2, "cpus_per_trial": 4}, 9, 0, Places(4, 0.0, 2, 2)),
+        ({"processes_per_trial": 1}, 16, 4, Places(4, 1.0, 4)),
         ({"gpus_per_trial": 0.0}, 16, 4, Places(1, 0.0, 16)),
         ({"gpus_per_trial": 0.1}, 10, 1, Places(1, 0.1, 10)),
     ],
@@ -91,6 +96,22 @@ def test_a_trial_cannot_ask_for_more_than_there_is() -> None:
         plan_places(SearchOptions(spaces=SPACES, cpus_per_trial=3), num_cpus=2, num_gpus=0)
     with pytest.raises(RunError, match="--gpus-per-trial: got 1, expected at most 0"):
         plan_places(SearchOptions(spaces=SPACES, gpus_per_trial=1), num_cpus=2, num_gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "num_gpus", "message"),
+    [
+        ({"processes_per_trial": 2, "gpus_per_trial": 0.5}, 4, "--processes-per-trial: got 2 with .* 0.5, expected 1"),
+        ({"processes_per_trial": 2}, 4, "--processes-per-trial: got 2 with --gpus-per-trial 1, expected 1"),
+        ({"processes_per_trial": 1, "gpus_per_trial": 4.0}, 4, "--processes-per-trial: got 1 with .* 4, expected 4"),
+        ({"processes_per_trial": 2, "cpus_per_trial": 3}, 0, "--cpus-per-trial: got 3 for the 2 processes of a trial"),
+        ({"gpus_per_trial": 4.0, "cpus_per_trial": 2}, 4, "--cpus-per-trial: got 2 .* expected a multiple of 4"),
+        ({"processes_per_trial": 9}, 0, "--cpus-per-trial: got 9, expected at most 8"),
+    ],
+)
+def test_processes_have_whole_gpus_and_equal_parts(options: dict[str, Any], num_gpus: int, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        plan_places(SearchOptions(spaces=SPACES, **options), num_cpus=8, num_gpus=num_gpus)
 
 
 def test_a_runs_folder_must_be_free_and_possible(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """A second process that trains together with the one that runs the tests, with faults planted in it."""
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -23,22 +22,29 @@ TIMEOUT_S = 30.0
 class Together:
     """This process's trainer, and another process with its own; they run their epochs at the same time."""
 
-    def __init__(self, survey: SurveyData, pipe: Connection) -> None:
-        self._survey = survey
+    # torch knows one group of processes at a time.
+    team: ClassVar[Team | None] = None
+
+    def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
-        self._team: Team | None = None
         self.trainer: Trainer
 
-    def begin(self, config: TrainConfig, *, plant: str = "", micro_batch: int | None = None) -> Trainer:
+    def begin(
+        self, config: TrainConfig, directory: Path, *, plant: str = "", micro_batch: int | None = None
+    ) -> Trainer:
         """Make both trainers."""
-        if self._team is not None:
-            self._team.close()
+        self.leave()
         store = open_store(HOST, 2, timeout_s=TIMEOUT_S)
-        self._pipe.send((config, store.port, plant, micro_batch))
-        self._team = Team(store, index=0, num=2, timeout_s=TIMEOUT_S)
-        runtime = Runtime(threads=1)
-        self.trainer = Trainer(config, self._survey, runtime=runtime, micro_batch=micro_batch, ranks=self._team)
+        self._pipe.send((config, directory, store.port, plant, micro_batch))
+        Together.team = Team(store, index=0, num=2, timeout_s=TIMEOUT_S)
+        runtime, survey = Runtime(threads=1), SurveyData(directory)
+        self.trainer = Trainer(config, survey, runtime=runtime, micro_batch=micro_batch, ranks=Together.team)
         return self.trainer
+
+    def leave(self) -> None:
+        if Together.team is not None:
+            Together.team.close()
+            Together.team = None
 
     def run_epoch(self) -> dict[str, float]:
         self._pipe.send("run_epoch")
@@ -60,19 +66,18 @@ class Together:
 
 
 @contextmanager
-def together(directory: Path) -> Iterator[Together]:
+def together() -> Iterator[Together]:
     """Start the second process, and end it."""
     context = multiprocessing.get_context("spawn")
     ours, its = context.Pipe()
-    process = context.Process(target=_serve, args=(directory, its))
+    process = context.Process(target=_serve, args=(its,))
     process.start()
     its.close()
-    pair = Together(SurveyData(directory), ours)
+    pair = Together(ours)
     try:
         yield pair
     finally:
-        if pair._team is not None:
-            pair._team.close()
+        pair.leave()
         ours.close()
         process.join(20)
         assert process.exitcode is not None, "the second process does not end"
@@ -87,8 +92,8 @@ def weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
 
 
-def _serve(directory: Path, pipe: Connection) -> None:
-    survey, trainer, team = SurveyData(directory), None, None
+def _serve(pipe: Connection) -> None:
+    trainer, team = None, None
     while True:
         try:
             order = pipe.recv()
@@ -102,12 +107,12 @@ def _serve(directory: Path, pipe: Connection) -> None:
             except Exception as error:
                 pipe.send(f"{type(error).__name__}: {error}")
         else:
-            config, port, plant, micro_batch = order
+            config, directory, port, plant, micro_batch = order
             if team is not None:
                 team.close()
             store = join_store(HOST, port, 2, timeout_s=TIMEOUT_S)
             team = Team(store, index=1, num=2, timeout_s=TIMEOUT_S)
-            runtime = Runtime(threads=1)
+            runtime, survey = Runtime(threads=1), SurveyData(directory)
             trainer = Trainer(config, survey, runtime=runtime, micro_batch=micro_batch, ranks=team)
             PLANTS[plant](trainer)
 
@@ -161,5 +166,4 @@ PLANTS: dict[str, Callable[[Trainer], None]] = {
     "memory": _little_memory,
     "memory in backward": _little_memory_backward,
     "bug": _bug,
-    "death": lambda trainer: _third_forward(trainer, lambda: os._exit(1)),
 }

@@ -1,6 +1,5 @@
 """Two processes that train one network: the numbers of one process, and no fault in which one waits for the other."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from galaxy_models.config import AugmentConfig, CnnConfig, TrainConfig
 from galaxy_models.errors import ConfigError, OutOfMemoryError
 from galaxy_models.training.checkpoint import load_state, save_state
 from galaxy_models.training.loop import Trainer
-from galaxy_models.training.ranks import PeerError
+from galaxy_models.training.ranks import PeerError, Team, open_store
 from galaxy_models.training.runtime import Runtime
 from galaxy_models.training.survey import SurveyData
 
@@ -50,8 +49,8 @@ def shapes(directory: Path) -> SurveyData:
 
 
 @pytest.fixture(scope="module")
-def pair(directory: Path) -> Iterator[Together]:
-    with together(directory) as both:
+def pair() -> Iterator[Together]:
+    with together() as both:
         yield both
 
 
@@ -66,22 +65,115 @@ def assert_alike(both: Trainer, one: Trainer, start: torch.Tensor) -> None:
     assert torch.linalg.norm(weights(both) - weights(one)) < NUM_UPDATES * GRADIENT_TOLERANCE * moved
 
 
-@pytest.mark.parametrize("norm", ["group", "none", "batch"])
-@pytest.mark.parametrize("micro_batch", [None, 4])
-def test_two_processes_train_as_one(pair: Together, shapes: SurveyData, norm: str, micro_batch: int | None) -> None:
-    if norm == "batch" and micro_batch is not None:
-        # Sixteen images in both processes have one statistic: what one process sees in micro-batches of 8.
-        pytest.skip("batch norms of micro-batches are those of other images")
+@pytest.mark.parametrize(("norm", "micro_batch"), [("group", None), ("group", 4), ("none", None), ("batch", None)])
+def test_two_processes_train_as_one(
+    pair: Together, directory: Path, shapes: SurveyData, norm: str, micro_batch: int | None
+) -> None:
     config = exact_config(cnn=CnnConfig(width=8, depth=2, norm=norm))
-    one, both = alone(config, shapes), pair.begin(config, micro_batch=micro_batch)
+    one, both = alone(config, shapes), pair.begin(config, directory, micro_batch=micro_batch)
     start = weights(one)
     expected, found = one.run_epoch(), pair.run_epoch()
     assert_alike(both, one, start)
     assert torch.equal(pair.other_weights(), weights(both))
     for name, value in expected.items():
-        if "loss" in name or name.endswith("nll"):
+        if name.endswith(("loss", "nll")):
             assert found[name] == pytest.approx(value, rel=1e-4), name
-        if name.endswith("accuracy"):
+        elif name.endswith("accuracy"):
+            # One galaxy of 61 between two classes may go over.
             assert found[name] == pytest.approx(value, abs=0.02), name
     for name, tensor in one.model.state_dict().items():
         assert torch.allclose(both.model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4), name
+
+
+def test_all_random_parts_and_votes_and_half_precision_run_and_learn(pair: Together, tmp_path: Path) -> None:
+    directory = make_shapes(tmp_path / "votes", task=VOTES, sizes=(120, 40, 0))
+    config = small_config(epochs=2, precision="bf16")
+    both = pair.begin(config, directory)
+    first, second = pair.run_epoch(), pair.run_epoch()
+    assert second["train_loss"] < first["train_loss"]
+    assert torch.equal(pair.other_weights(), weights(both))
+    one = alone(config, SurveyData(directory))
+    # Dropout draws otherwise, which the first epoch alone hardly shows.
+    assert first["val_rmse"] == pytest.approx(one.run_epoch()["val_rmse"], rel=0.1)
+
+
+def test_a_checkpoint_of_two_processes_goes_on_in_two_and_in_one(
+    pair: Together, directory: Path, shapes: SurveyData, tmp_path: Path
+) -> None:
+    config = exact_config(cnn=CnnConfig(width=8, depth=2), optimizer="adamw")
+    both = pair.begin(config, directory)
+    pair.run_epoch()
+    start = weights(both)
+    save_state(tmp_path / "state.pt", both.state_dict())
+    expected = pair.run_epoch()
+    end = weights(both)
+
+    again = pair.begin(config, directory)
+    again.load_state_dict(load_state(tmp_path / "state.pt"))
+    found = pair.run_epoch()
+    assert torch.equal(weights(again), end)
+    assert torch.equal(pair.other_weights(), end)
+    assert (found["val_nll"], found["epoch"]) == (expected["val_nll"], 2)
+
+    one = alone(config, shapes)
+    one.load_state_dict(load_state(tmp_path / "state.pt"))
+    one.run_epoch()
+    # AdamW divides a gradient by its own size: where that is next to nothing, roundings show whole.
+    assert torch.linalg.norm(weights(one) - end) < 0.01 * torch.linalg.norm(end - start)
+
+
+def test_a_loss_that_is_no_number_in_one_process_ends_both_in_that_step(
+    pair: Together, directory: Path, shapes: SurveyData
+) -> None:
+    both = pair.begin(exact_config(), directory, plant="no number")
+    seen = []
+    both.model.register_forward_pre_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    metrics = pair.run_epoch()
+    assert metrics["diverged"] == 1
+    assert seen == [True] * 3
+    assert torch.isfinite(weights(both)).all()
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+@pytest.mark.parametrize("plant", ["memory", "memory in backward"])
+def test_memory_that_runs_out_in_one_process_halves_in_both(
+    pair: Together, directory: Path, plant: str, norm: str
+) -> None:
+    config = exact_config(cnn=CnnConfig(width=8, depth=2, norm=norm))
+    both = pair.begin(config, directory, plant=plant)
+    halved = pair.run_epoch()
+    # Fifteen images in the fuller process: 15, 8 and 4 at once.
+    assert halved["micro_batch"] == 4
+    end = weights(both)
+    remembered = pair.begin(config, directory, micro_batch=4)
+    assert pair.run_epoch()["train_loss"] == halved["train_loss"]
+    if norm == "group":
+        assert torch.equal(weights(remembered), end)
+
+
+def test_a_fault_in_one_process_ends_both_and_is_told_apart(pair: Together, directory: Path) -> None:
+    pair.begin(exact_config(), directory, plant="bug")
+    pair.send("run_epoch")
+    with pytest.raises(PeerError, match="process 1 of this training met a fault"):
+        pair.trainer.run_epoch()
+    assert pair.answer() == "ZeroDivisionError: planted"
+    # The other way round, with what no halving mends.
+    both = pair.begin(exact_config(), directory)
+    both.model.head.register_forward_pre_hook(_never_room)
+    pair.send("run_epoch")
+    with pytest.raises(OutOfMemoryError, match="a single image does not fit"):
+        both.run_epoch()
+    assert pair.answer().startswith("OutOfMemoryError: ")
+    # Neither is any the worse for it.
+    pair.begin(exact_config(), directory)
+    assert pair.run_epoch()["diverged"] == 0
+
+
+def _never_room(*_: object) -> None:
+    raise torch.OutOfMemoryError("planted")
+
+
+def test_every_process_needs_a_galaxy_of_every_batch(shapes: SurveyData) -> None:
+    store = open_store("127.0.0.1", 64)
+    with pytest.raises(ConfigError, match=r"got batches, or .* of 28 galaxies for 64 processes, expected one for each"):
+        Trainer(exact_config(), shapes, runtime=Runtime(), ranks=Team(store, index=0, num=64))
