@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # As few nodes as hold the processes: gradients cross the network after every batch.
 STRATEGY = "PACK"
 # How long a process that met a fault, or saw another's, may take to say so.
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 
 
 def bundles(places: Places) -> list[dict[str, float]]:
@@ -104,6 +104,9 @@ class Peer:
     """An actor: one of the further processes of a trial."""
 
     def __init__(self) -> None:
+        # While the first process does the same.
+        import galaxy_models.training.loop  # noqa: F401
+
         self._survey: SurveyData | None = None
         self._team: Team | None = None
         self._trainer: Trainer | None = None

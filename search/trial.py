@@ -23,12 +23,12 @@ from search.entry import better
 from search.errors import PeerDiedError, TrialHungError
 from search.files import error_path, hang_path, state_path, weights_path
 from search.journal import FULL_DISK
+from search.peers import Peers
 
 if TYPE_CHECKING:
     from galaxy_models.training.loop import Trainer
     from galaxy_models.training.runtime import Runtime
     from galaxy_models.training.survey import SurveyData
-    from search.peers import Peers
 
 # How long a worker with a full disk waits before it tells so again and tries once more.
 WAIT_S = 2.0
@@ -55,7 +55,7 @@ class GalaxyTrial(tune.Trainable):
         """Prepare a fresh worker for its first trial."""
         self._runtime: Runtime | None = None
         self._survey: SurveyData | None = None
-        self._peers: Peers | None = None
+        self._peers = Peers(config["processes"]) if config["processes"] > 1 else None
         self._idle_since: float | None = None
         self._begin()
 
@@ -167,12 +167,7 @@ class GalaxyTrial(tune.Trainable):
             weights_dir = Path(config["weights_dir"]) if config["weights_dir"] else None
             self._runtime = Runtime(device=config["device"], threads=config["threads"], weights_dir=weights_dir)
             self._survey = SurveyData(Path(config["data"]))
-        make: Callable[..., Trainer] = Trainer
-        if config["processes"] > 1:
-            from search.peers import Peers
-
-            self._peers = self._peers or Peers(config["processes"])
-            make = self._peers.lead
+        make = self._peers.lead if self._peers is not None else Trainer
 
         def fresh(runtime: "Runtime", survey: "SurveyData") -> Trainer:
             return make(
