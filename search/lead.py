@@ -9,7 +9,7 @@ import ray
 from galaxy_models.training.loop import Trainer
 from galaxy_models.training.ranks import PeerError, Team
 from search.errors import PeerDiedError
-from search.peers import ANSWER_S, answer
+from search.orders import ANSWER_S, answer
 
 _WATCH_S = 0.5
 

@@ -17,8 +17,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from galaxy_models.config import TrainConfig
-from search.errors import PeerDiedError
 from search.options import Places
+from search.orders import answer
 
 if TYPE_CHECKING:
     from galaxy_models.training.loop import Trainer
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 # As few nodes as hold the processes: gradients cross the network after every batch.
 STRATEGY = "PACK"
-# How long a process that met a fault, or saw another's, may take to say so.
-ANSWER_S = 60.0
 
 
 def bundles(places: Places) -> list[dict[str, float]]:
@@ -223,36 +221,17 @@ class Peers:
 @contextmanager
 def trainers(num: int) -> Iterator[Callable[..., "Trainer"]]:
     """What makes trainers in this task: `Trainer` itself, or for several processes `Peers.lead`."""
+    # Started first, so that all processes load torch side by side.
+    peers = Peers(num) if num > 1 else None
     from galaxy_models.training.loop import Trainer
 
-    if num == 1:
+    if peers is None:
         yield Trainer
         return
-    peers = Peers(num)
     try:
         yield peers.lead
     finally:
         peers.end()
-
-
-def answer(order: Any, *, timeout_s: float | None = None) -> None:
-    """Wait until a process has done what it was told.
-
-    Args:
-        order: what an actor's method gave.
-        timeout_s: how long; None = for ever.
-
-    Raises:
-        PeerDiedError: the process is gone, or says nothing for so long.
-        Exception: what the process met.
-    """
-    try:
-        ray.get(order, timeout=timeout_s)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
-        words = " ".join(str(error).split())
-        raise PeerDiedError(f"a process of this trial died, or does not answer: {words:.1000}") from None
 
 
 def use_own_interface() -> None:
