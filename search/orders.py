@@ -25,6 +25,6 @@ def answer(order: Any, *, timeout_s: float | None = None) -> None:
         ray.get(order, timeout=timeout_s)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
-    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+    except ray.exceptions.RayError as error:
         words = " ".join(str(error).split())
         raise PeerDiedError(f"a process of this trial died, or does not answer: {words:.1000}") from None

@@ -7,7 +7,7 @@ them, so that Ray ends them with it. Orders go through Ray; what training exchan
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,7 @@ class Part:
         micro_batch: see `Trainer`.
         host: address at which the processes meet.
         port: of the store there.
-        index: the process's number, at least 1.
+        index: the process's number, 0 for the first.
         num: how many processes there are.
     """
 
@@ -180,26 +180,25 @@ class Peers:
         from galaxy_models.training.ranks import Team, open_store
         from search.lead import Lead
 
-        if self._team is not None:
-            self._team.close()
+        # Kept until the others have left it: its store goes with it.
+        previous = self._team
+        if previous is not None:
+            previous.close()
         use_own_interface()
         host = ray.util.get_node_ip_address()
         store = open_store(host, self._num)
-        orders = [
-            actor.prepare.remote(
-                Part(
-                    config=config,
-                    data=survey.directory.resolve(),
-                    runtime=runtime,
-                    micro_batch=micro_batch,
-                    host=host,
-                    port=store.port,
-                    index=index,
-                    num=self._num,
-                )
-            )
-            for index, actor in enumerate(self._actors, start=1)
-        ]
+        part = Part(
+            config=config,
+            data=survey.directory.resolve(),
+            runtime=runtime,
+            micro_batch=micro_batch,
+            host=host,
+            port=store.port,
+            index=0,
+            num=self._num,
+        )
+        others = enumerate(self._actors, start=1)
+        orders = [actor.prepare.remote(replace(part, index=index)) for index, actor in others]
         self._team = Team(store, index=0, num=self._num)
         trainer = Lead(
             config, survey, runtime=runtime, on_first_step=on_first_step, micro_batch=micro_batch, ranks=self._team

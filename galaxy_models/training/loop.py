@@ -114,13 +114,7 @@ class Trainer:
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._optimizer = make_optimizer(config, self.model)
         self._updates_per_epoch = -(-self._train.num_rows // config.batch_size)
-        num_ranks = self._ranks.share.num
-        smallest = min(self._train.num_rows // self._updates_per_epoch, self._val.num_rows)
-        if smallest < num_ranks:
-            raise ConfigError(
-                f"batch_size: got batches, or a validation split, of {smallest} galaxies for {num_ranks} processes, "
-                "expected one for each at least: use larger ones, or fewer processes a trial"
-            )
+        self._check_shares()
         self._schedule = Schedule(config, self._optimizer, updates_per_epoch=self._updates_per_epoch)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._precision.scales_gradients)
         self._micro_batch = MicroBatch(min(micro_batch or config.batch_size, config.batch_size), self._device)
@@ -313,6 +307,15 @@ class Trainer:
                     break
                 self._scaler.scale(loss).backward()
         return value, torch.cat(logits)
+
+    def _check_shares(self) -> None:
+        num_ranks = self._ranks.share.num
+        smallest = min(self._train.num_rows // self._updates_per_epoch, self._val.num_rows)
+        if smallest < num_ranks:
+            raise ConfigError(
+                f"batch_size: got batches, or a validation split, of {smallest} galaxies for {num_ranks} processes, "
+                "expected one for each at least: use larger ones, or fewer processes a trial"
+            )
 
     def _update(self) -> None:
         if self._config.clip_grad_norm is not None:
