@@ -100,6 +100,7 @@ def _add_machine(group: Any) -> None:
     )
     add("--cpus-per-trial", type=positive_int, metavar="N", help="processors of a trial (default: 1, or a share a GPU)")
     add("--gpus-per-trial", type=gpu_share, metavar="N", help="GPUs of a trial; a fraction shares one (default: 1)")
+    add("--processes-per-trial", type=positive_int, metavar="N", help="without GPUs: processes of a trial (default: 1)")
     add("--max-concurrent", type=positive_int, metavar="N", help="trials at the same time (default: as many as fit)")
     add("--precision", choices=PRECISIONS, help="arithmetic (default: as the space says, else the fastest in hardware)")
     add("--trial-timeout", type=duration_s, metavar="TIME", help="end a trial that takes longer for an epoch")

@@ -32,3 +32,7 @@ class SearchFault(GalaxyError):
 
 class TrialHungError(GalaxyError):
     """A trial took too long for one epoch."""
+
+
+class PeerDiedError(Exception):
+    """A process that trained together with this one is gone; the trial can go on elsewhere from its last epoch."""

@@ -26,6 +26,7 @@ from search.mirror import Mirror
 from search.monitor import Monitor
 from search.nodes import node_sizes, this_software
 from search.options import Places, SearchOptions, plan_cluster
+from search.peers import STRATEGY, bundles
 from search.preflight import Plan
 from search.recorder import Recorder
 from search.samplers import SamplerPlan
@@ -93,7 +94,8 @@ class Job:
             "run_dir": str(self.run_dir.resolve()),
             "storage": self.storage,
             "software": this_software() if self.options.address else None,
-            "threads": self.places.cpus_per_trial,
+            "threads": self.places.threads,
+            "processes": self.places.processes,
             "device": self.device,
             "gpu_share": self.places.gpu_share,
             "weights_dir": str(weights_dir.resolve()) if weights_dir else None,
@@ -312,7 +314,10 @@ def _tuner(
     # Workers start side by side, not one after the other.
     most = job.places.max_concurrent if job.options.address is None else _MOST_PENDING
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(most)
-    resources = {"CPU": job.places.cpus_per_trial, "GPU": job.places.gpus_per_trial}
+    places = job.places
+    resources: Any = {"CPU": places.cpus_per_trial, "GPU": places.gpus_per_trial}
+    if places.processes > 1:
+        resources = tune.PlacementGroupFactory(bundles(places), strategy=STRATEGY)
     return tune.Tuner(
         tune.with_resources(GalaxyTrial, resources),
         param_space=job.constants(),

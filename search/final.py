@@ -16,6 +16,8 @@ from galaxy_models.config import TrainConfig
 from galaxy_models.errors import GalaxyError
 from galaxy_models.seeds import derive_seed
 from search.finalist import FinalJob, FinalSetting, is_done
+from search.options import Places
+from search.peers import Rooms
 from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, load_result
 from search.retrain import attempt, fail
 from search.run_files import RunFiles
@@ -90,8 +92,7 @@ def retrain_finalists(
     jobs: Sequence[FinalJob],
     *,
     setting: FinalSetting,
-    cpus: int,
-    gpus: float,
+    places: Places,
     received: Sequence[int],
     on_done: Callable[[FinalRun], None],
 ) -> list[FinalRun]:
@@ -103,8 +104,7 @@ def retrain_finalists(
     Args:
         jobs: what to do, in order.
         setting: on what, where.
-        cpus: processors reserved for each.
-        gpus: GPUs reserved for each; a fraction shares one.
+        places: what is reserved for each.
         received: signals that came so far; the first ends what runs, at once.
         on_done: told of each result as it comes, those of an earlier call first.
 
@@ -123,17 +123,17 @@ def retrain_finalists(
         # Of another configuration or survey, or a failure: no report must take it for this job's.
         for name in (RESULT_NAME, PREDICTIONS_NAME):
             files.remove(folder / name)
-    # Our own retries: Ray's would repeat a process that was killed for want of memory for ever.
-    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(attempt)
-    waiting = {remote.remote(job, setting): job for job in jobs if job not in results}
+    rooms = Rooms(places)
+    waiting = {rooms.start(attempt, job, setting): job for job in jobs if job not in results}
     sizes = {job: job.micro_batch or job.config.batch_size for job in jobs}
     deaths: Counter[FinalJob] = Counter()
     while waiting and not received:
         for reference in ray.wait(list(waiting), timeout=_POLL_S)[0]:
             job = waiting.pop(reference)
+            rooms.leave(reference)
             result = _collect(reference, job, setting, deaths, sizes)
             if result is None:
-                waiting[remote.remote(replace(job, micro_batch=sizes[job]), setting)] = job
+                waiting[rooms.start(attempt, replace(job, micro_batch=sizes[job]), setting)] = job
             else:
                 for name in (RESULT_NAME, PREDICTIONS_NAME, WEIGHTS_NAME):
                     files.fetch(setting.folder(job) / name)
@@ -141,6 +141,7 @@ def retrain_finalists(
                 on_done(result)
     for reference in waiting:
         ray.cancel(reference, force=True)
+        rooms.leave(reference)
     return [results[job] for job in jobs if job in results]
 
 

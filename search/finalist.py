@@ -51,7 +51,7 @@ class FinalSetting:
     Attributes:
         run_dir: the run's folder.
         shards: where the survey lies for every machine.
-        threads: processors that each computes with.
+        threads: processors that each process computes with.
         device: where each computes, in torch's words.
         weights_dir: a folder of initial weights, looked in first; None without one.
         metric: the validation metric that names the best epoch.
@@ -59,6 +59,7 @@ class FinalSetting:
         storage: where the run's folder is kept for all machines; None without one.
         software: that of the driver, on a cluster; see `nodes.this_software`.
         gpu_share: of the card that it computes on, how much is each one's own.
+        processes: that train each together.
     """
 
     run_dir: Path
@@ -71,6 +72,7 @@ class FinalSetting:
     storage: str | None = None
     software: dict[str, str] | None = None
     gpu_share: float = 1.0
+    processes: int = 1
 
     def folder_of(self, backbone: str) -> Path:
         """Where the retrainings of a backbone lie."""

@@ -150,6 +150,7 @@ def _final_setting(job: Job) -> FinalSetting:
         metric=job.plan.metric,
         direction=job.plan.direction,
         gpu_share=constants["gpu_share"],
+        processes=constants["processes"],
     )
 
 
@@ -169,8 +170,7 @@ def _retrain(job: Job, ledger: Ledger, console: Console, received: Sequence[int]
     return retrain_finalists(
         jobs,
         setting=_final_setting(job),
-        cpus=job.places.cpus_per_trial,
-        gpus=job.places.gpus_per_trial,
+        places=job.places,
         received=received,
         on_done=lambda result: opening.say(console, [opening.final_line(result, job.plan.metric)]),
     )

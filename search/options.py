@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class SearchOptions:
     runs_dir: Path = Path("runs")
     cpus_per_trial: int | None = None
     gpus_per_trial: float | None = None
+    processes_per_trial: int | None = None
     max_concurrent: int | None = None
     precision: str | None = None
     weights_dir: Path | None = None
@@ -84,11 +85,19 @@ class Places:
         cpus_per_trial: processors reserved for each trial, which are also its threads.
         gpus_per_trial: GPUs reserved for each; a fraction shares one.
         max_concurrent: trials that run at the same time.
+        processes: processes that train each trial together; each has an equal part of its processors, and one GPU
+            where the trial has several.
     """
 
     cpus_per_trial: int
     gpus_per_trial: float
     max_concurrent: int
+    processes: int = 1
+
+    @property
+    def threads(self) -> int:
+        """Processors of each process."""
+        return self.cpus_per_trial // self.processes
 
     @property
     def gpu_share(self) -> float:
@@ -100,19 +109,21 @@ def plan_places(options: SearchOptions, *, num_cpus: int, num_gpus: int) -> Plac
     """Divide the machine among trials.
 
     Where there are GPUs each trial gets one and an equal share of the processors; else each gets one processor:
-    two trials of one thread do more than one trial of two.
+    two trials of one thread do more than one trial of two. A trial on several GPUs has a process for each.
 
     Raises:
-        RunError: a trial asks for more than there is.
+        RunError: a trial asks for more than there is, or for processes that its GPUs or processors do not go into.
     """
     gpus = options.gpus_per_trial if options.gpus_per_trial is not None else float(min(num_gpus, 1))
     if options.gpu_hours is not None and not gpus:
         raise RunError("--gpu-hours: got it where no trial uses a GPU, expected some: bound the --time-budget instead")
     if gpus > num_gpus:
         raise RunError(f"--gpus-per-trial: got {gpus:g}, expected at most {num_gpus}, the GPUs there are")
+    processes = _num_processes(options.processes_per_trial, gpus)
     cpus = options.cpus_per_trial
     if cpus is None:
-        cpus = max(1, int(num_cpus * gpus / num_gpus)) if gpus else 1
+        cpus = max(1, int(num_cpus * gpus / num_gpus) // processes) * processes if gpus else processes
+    _share(cpus, processes)
     if cpus > num_cpus:
         raise RunError(f"--cpus-per-trial: got {cpus}, expected at most {num_cpus}, the processors there are")
     room = num_cpus // cpus
@@ -121,14 +132,24 @@ def plan_places(options: SearchOptions, *, num_cpus: int, num_gpus: int) -> Plac
         thousandths = round(gpus * 1000)
         on_gpus = num_gpus * (1000 // thousandths) if thousandths < 1000 else num_gpus * 1000 // thousandths
         room = min(room, on_gpus)
-    return Places(cpus, gpus, min(room, options.max_concurrent or room))
+    return Places(cpus, gpus, min(room, options.max_concurrent or room), processes)
+
+
+def _num_processes(asked: int | None, gpus: float) -> int:
+    expected = int(gpus) if gpus > 1 else 1
+    if gpus and asked not in (None, expected):
+        raise RunError(
+            f"--processes-per-trial: got {asked} with --gpus-per-trial {gpus:g}, expected {expected}, since a process "
+            "has one GPU or a fraction of one: leave it out, and say how many with --gpus-per-trial"
+        )
+    return asked or expected
 
 
 def plan_cluster(options: SearchOptions, sizes: Sequence[tuple[int, int]]) -> Places:
     """Divide the machines of a cluster among trials.
 
     Machines may come and go: `max_concurrent` is how many trials those of now have room for, unless the user says how
-    many machines there are to be started for.
+    many trials machines are to be started for. A trial in several processes may lie on several machines.
 
     Args:
         options: what the user asked for.
@@ -137,26 +158,50 @@ def plan_cluster(options: SearchOptions, sizes: Sequence[tuple[int, int]]) -> Pl
     Raises:
         RunError: no machine has what a trial asks for, and none is expected.
     """
-    asked = options.max_concurrent
-    gpus = options.gpus_per_trial
-    if asked is not None and gpus and not any(num for _, num in sizes):
+    has_gpus = any(num for _, num in sizes)
+    gpus = options.gpus_per_trial if options.gpus_per_trial is not None else float(has_gpus)
+    processes = _num_processes(options.processes_per_trial, gpus)
+    if options.max_concurrent is not None and gpus and not has_gpus:
         # A cluster that starts its machines on demand has none before the first trial asks for one.
-        if options.cpus_per_trial is None:
-            raise RunError(
-                "--cpus-per-trial: got none, and the cluster has no machine with a GPU yet from which it would follow, "
-                "expected the processors of a trial: name them"
-            )
-        return Places(options.cpus_per_trial, gpus, asked)
-    on_gpus = bool(gpus) if gpus is not None else any(num for _, num in sizes)
-    wanted = [size for size in sizes if size[1] or not on_gpus]
-    plans = [plan_places(options, num_cpus=cpus, num_gpus=num_gpus) for cpus, num_gpus in wanted if cpus]
-    if not plans:
+        return Places(_cpus_unseen(options, processes), gpus, options.max_concurrent, processes)
+    one = replace(options, gpus_per_trial=gpus and min(gpus, 1.0), processes_per_trial=None, max_concurrent=None)
+    if options.cpus_per_trial is not None:
+        one = replace(one, cpus_per_trial=_share(options.cpus_per_trial, processes))
+    wanted = [(cpus, num) for cpus, num in sizes if cpus and (num or not gpus)]
+    if not wanted:
         raise RunError(
-            "--address: the cluster has no processor for a trial, expected a machine: wait until one has joined, or "
-            "name --max-concurrent, --cpus-per-trial and --gpus-per-trial of trials that machines are to be started for"
+            f"--address: the cluster has no machine for a trial ({gpus:g} GPUs), expected one: wait until it has "
+            "joined, or name --max-concurrent, --cpus-per-trial and --gpus-per-trial of trials that machines are to be "
+            "started for"
         )
-    cpus = min(one.cpus_per_trial for one in plans)
-    return Places(cpus, plans[0].gpus_per_trial, asked or sum(one.max_concurrent for one in plans))
+    plans = [plan_places(one, num_cpus=cpus, num_gpus=num) for cpus, num in wanted]
+    room = sum(plan.max_concurrent for plan in plans) // processes
+    if not room and options.max_concurrent is None:
+        raise RunError(
+            f"--processes-per-trial, --gpus-per-trial: a trial has {processes} processes, and the cluster room for "
+            f"{sum(plan.max_concurrent for plan in plans)}: ask for less, or wait until more machines have joined"
+        )
+    cpus = min(plan.cpus_per_trial for plan in plans) * processes
+    return Places(cpus, gpus, options.max_concurrent or room, processes)
+
+
+def _cpus_unseen(options: SearchOptions, processes: int) -> int:
+    """Processors of a trial on machines that are not there yet."""
+    if options.cpus_per_trial is None:
+        raise RunError(
+            "--cpus-per-trial: got none, and the cluster has no machine with a GPU yet from which it would follow, "
+            "expected the processors of a trial: name them"
+        )
+    return _share(options.cpus_per_trial, processes) * processes
+
+
+def _share(cpus: int, processes: int) -> int:
+    """Processors of each of a trial's processes."""
+    if cpus % processes:
+        raise RunError(
+            f"--cpus-per-trial: got {cpus} for the {processes} processes of a trial, expected a multiple of {processes}"
+        )
+    return cpus // processes
 
 
 def check_free(options: SearchOptions) -> None:

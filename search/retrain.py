@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from galaxy_models.cli import machine_fault
 from galaxy_models.data.manifest import SPLIT_NAMES
 from galaxy_models.errors import GalaxyError, WeightsError
-from search.errors import FULL_DISK, StorageError
+from search.errors import FULL_DISK, PeerDiedError, StorageError
 from search.finalist import FinalJob, FinalSetting
 from search.nodes import check_software, this_software
+from search.peers import trainers
 from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, save_result
 from search.run_files import RunFiles
 
@@ -80,11 +81,17 @@ class NoResultError(Exception):
 
 
 def attempt(job: FinalJob, setting: FinalSetting) -> FinalRun:
-    """Retrain, and turn whatever goes wrong into a result that says so; one failure takes nothing from the others."""
+    """Retrain, and turn whatever goes wrong into a result that says so; one failure takes nothing from the others.
+
+    Raises:
+        PeerDiedError: one of its processes is gone; it can go on in others.
+    """
     files = RunFiles.of_worker(setting.run_dir, setting.storage)
     setting = replace(setting, run_dir=files.root)
     try:
         return retrain(job, setting, files)
+    except PeerDiedError:
+        raise
     except Exception as error:
         fault = machine_fault(error, setting.run_dir) or error
         words = " ".join(str(fault).split())
@@ -143,7 +150,9 @@ def retrain(job: FinalJob, setting: FinalSetting, files: RunFiles | None = None)
         gpu_share=setting.gpu_share,
     )
     try:
-        progress = _train(job, setting, files, survey, runtime)
+        with trainers(setting.processes, setting.shards) as make:
+            trainer = make(job.config, survey, runtime=runtime, micro_batch=job.micro_batch)
+            progress = _train(job, setting, files, survey, trainer)
         result = _evaluate(job, setting, files, survey, runtime, progress)
     except NoResultError as error:
         # No other command shall take them for a network that was evaluated.
@@ -156,15 +165,13 @@ def retrain(job: FinalJob, setting: FinalSetting, files: RunFiles | None = None)
 
 
 def _train(
-    job: FinalJob, setting: FinalSetting, files: RunFiles, survey: "SurveyData", runtime: "Runtime"
+    job: FinalJob, setting: FinalSetting, files: RunFiles, survey: "SurveyData", trainer: "Trainer"
 ) -> _Progress:
     """Train to the last epoch, from where an earlier attempt stopped; the best epoch's weights are then on disk."""
     from galaxy_models.training.checkpoint import save_state
-    from galaxy_models.training.loop import Trainer
 
     folder = setting.folder(job)
     identity = {"config": job.config.to_dict(), "survey_digest": survey.manifest.digest}
-    trainer = Trainer(job.config, survey, runtime=runtime, micro_batch=job.micro_batch)
     files.fetch(folder / STATE_NAME)
     progress = _resume(trainer, folder / STATE_NAME, identity)
     if progress.epochs:

@@ -28,7 +28,7 @@ _CODE = (
     "galaxy_models/data/{augment,batches,manifest,order,pipeline,shards}.py",
     "galaxy_models/{models,morphology,training}/*.py",
     "search/{account,cma,convergence,entry,ledger,rungs,samplers}.py",
-    "search/{scheduler,searcher,space,study,trial,turns}.py",
+    "search/{lead,peers,scheduler,searcher,space,study,trial,turns}.py",
 )
 
 

@@ -21,9 +21,10 @@ from galaxy_models.cli import machine_fault
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import GalaxyError
 from search.entry import better
-from search.errors import FULL_DISK, StorageError, TrialHungError
+from search.errors import FULL_DISK, PeerDiedError, StorageError, TrialHungError
 from search.files import error_path, hang_path, state_path, weights_path
 from search.nodes import check_software, this_software
+from search.peers import Peers
 from search.run_files import RunFiles
 from search.shards import Shards
 
@@ -41,13 +42,14 @@ class GalaxyTrial(tune.Trainable):
 
     Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `known_epochs` (those the study
     has), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see `Shards`), `run_dir` and `storage` (see
-    `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `device`,
-    `gpu_share`, `weights_dir`, `metric`, `direction` and `timeout_s`.
+    `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `processes` (that
+    train each trial together; this is the first), `device`, `gpu_share`, `weights_dir`, `metric`, `direction`
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
     result says so in `fault`, and in `fault_exit_code` if the user can mend it; the worker lives on. A full disk is a
-    result that has `waiting` and nothing measured; the next step tries again.
+    result that has `waiting` and nothing measured; the next step tries again. Where another process of the trial is
+    gone, the step raises, for which Tune starts all of them anew.
     """
 
     _trainer: "Trainer | None"
@@ -57,6 +59,7 @@ class GalaxyTrial(tune.Trainable):
         self._files = RunFiles.of_worker(Path(config["run_dir"]), config["storage"])
         self._runtime: Runtime | None = None
         self._survey: SurveyData | None = None
+        self._peers = Peers(config["processes"], Shards(**config["shards"])) if config["processes"] > 1 else None
         self._idle_since: float | None = None
         self._begin()
 
@@ -84,6 +87,8 @@ class GalaxyTrial(tune.Trainable):
         try:
             with self._watched():
                 result = self._epoch()
+        except PeerDiedError:
+            raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL_DISK:
                 place = error.filename or self._files.root
@@ -181,9 +186,10 @@ class GalaxyTrial(tune.Trainable):
             if config["software"] is not None:
                 check_software(config["software"], this_software(), platform.node())
             self._survey = SurveyData(Shards(**config["shards"]).local())
+        make = self._peers.lead if self._peers is not None else Trainer
 
         def fresh(runtime: "Runtime", survey: "SurveyData") -> Trainer:
-            return Trainer(
+            return make(
                 TrainConfig.from_dict(config["train"]),
                 survey,
                 runtime=runtime,

@@ -4,6 +4,7 @@ A galaxy has no preferred orientation on the sky, so all of these leave its morp
 a mirror image exchanges the two senses of a spiral, and with them their labels.
 """
 
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -63,20 +64,76 @@ def augment(
     Returns:
         (B, 3, image_px, image_px) float32 in [0, 1], channels_last, and the targets of those images.
     """
-    num_images = len(images)
-    draws = torch.rand(num_images, 5, generator=generator, device=generator.device).to(images.device)
+    variations = draw_variations(len(images), config=config, image_px=image_px, generator=generator)
+    return vary(images, targets, variations, image_px=image_px, mirror_order=mirror_order)
+
+
+@dataclass(frozen=True)
+class Variations:
+    """All that is drawn to vary a batch.
+
+    Attributes:
+        config: what to vary, and by how much.
+        symmetries: B numbers from 0 to 7.
+        signed: (B, 5) float32 in [-1, 1): of angle, zoom, shift to the right, shift down and brightness.
+        pool: Gaussian numbers that the images' noise is read from; None without noise.
+        starts: (B,) int64, where in the pool each image begins to read; None without noise.
+    """
+
+    config: AugmentConfig
+    symmetries: list[int]
+    signed: Tensor
+    pool: Tensor | None = None
+    starts: Tensor | None = None
+
+    def of(self, part: slice) -> "Variations":
+        """Those of a part of the batch."""
+        starts = None if self.starts is None else self.starts[part]
+        return replace(self, symmetries=self.symmetries[part], signed=self.signed[part], starts=starts)
+
+
+def draw_variations(num_images: int, *, config: AugmentConfig, image_px: int, generator: torch.Generator) -> Variations:
+    """Draw how a batch is varied; see `augment`.
+
+    Args:
+        num_images: length of the batch.
+        config: what to vary, and by how much.
+        image_px: side of the varied images, in pixels.
+        generator: source of every draw.
+    """
+    device = generator.device
+    signed = 2 * torch.rand(num_images, 5, generator=generator, device=device) - 1
     symmetries = draw_symmetries(num_images, generator) if config.symmetries else [0] * num_images
-    signed = 2 * draws - 1
-    places = _draw_places(signed, symmetries, config)
+    if config.noise == 0:
+        return Variations(config, symmetries, signed)
+    # Gaussian numbers are dear, so a few images' worth are drawn and every image reads them from another place.
+    num_values = 3 * image_px**2
+    pool = torch.randn(_NOISE_IMAGES * num_values, generator=generator, device=device).mul_(config.noise)
+    starts = torch.randint(len(pool) - num_values + 1, (num_images,), generator=generator, device=device)
+    return Variations(config, symmetries, signed, pool, starts)
+
+
+def vary(
+    images: Tensor,
+    targets: Tensor,
+    variations: Variations,
+    *,
+    image_px: int,
+    mirror_order: tuple[int, ...] | None,
+) -> tuple[Tensor, Tensor]:
+    """Vary a batch, or a part of one, as it was drawn; arguments and result are those of `augment`."""
+    config, symmetries = variations.config, variations.symmetries
+    signed = variations.signed.to(images.device)
+    places = _places(signed, symmetries, config)
     # Enlarging is left to the one resampling; shrinking needs the antialiased one first.
     if places is None or image_px < images.shape[-1]:
         images = _resize(images, image_px)
     if places is None:
         images = apply_symmetries(images, symmetries)
     gains = (1 + config.brightness * signed[:, 4, None, None, None]) / 255
-    shape = (num_images, 3, image_px, image_px)
+    shape = (len(images), 3, image_px, image_px)
     pixels = torch.empty(shape, device=images.device, memory_format=torch.channels_last)
-    noise = _Noise(pixels, config.noise, generator) if config.noise > 0 else None
+    noise = _Noise(variations, like=pixels) if variations.pool is not None else None
     for part in _chunks(pixels):
         values = pixels[part]
         if places is None:
@@ -176,7 +233,7 @@ def resample(images: Tensor, places: Tensor, *, image_px: int) -> Tensor:
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _draw_places(signed: Tensor, symmetries: list[int], config: AugmentConfig) -> Tensor | None:
+def _places(signed: Tensor, symmetries: list[int], config: AugmentConfig) -> Tensor | None:
     """Places for `resample` from (B, 5) draws in [-1, 1), or None if nothing calls for a resampling."""
     if config.rotation_deg == 0 and config.shift == 0 and config.zoom == 1:
         return None
@@ -206,17 +263,13 @@ def _resize(images: Tensor, image_px: int) -> Tensor:
 
 
 class _Noise:
-    """Gaussian noise, white within each image.
+    """Gaussian noise, white within each image: each reads the pool from another place."""
 
-    Gaussian numbers are dear, so a few images' worth are drawn and every image reads them from another place.
-    """
-
-    def __init__(self, like: Tensor, scale: float, generator: torch.Generator) -> None:
-        num_values, device = like[0].numel(), generator.device
-        pool = torch.randn(_NOISE_IMAGES * num_values, generator=generator, device=device).mul_(scale)
-        starts = torch.randint(len(pool) - num_values + 1, (len(like),), generator=generator, device=device)
-        self._starts = starts.to(like.device)
-        self._windows = pool.to(like.device).unfold(0, num_values, 1)
+    def __init__(self, variations: Variations, *, like: Tensor) -> None:
+        assert variations.pool is not None
+        assert variations.starts is not None
+        self._starts = variations.starts.to(like.device)
+        self._windows = variations.pool.to(like.device).unfold(0, like[0].numel(), 1)
 
     def add_to(self, values: Tensor, part: slice) -> None:
         """Add the noise of one part of the batch to its values, in place."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from galaxy_models.data.order import batch_slices
+from galaxy_models.data.order import WHOLE, Share, batch_slices
 from galaxy_models.data.shards import Split
 
 # The batch in use and the one asked for next.
@@ -19,40 +19,51 @@ NUM_BUFFERS = 2
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch.
+    """One batch, or one process's share of it.
 
     Attributes:
         images: (B, 3, px, px) uint8, channels_last. It lies in a buffer that is used again: its content is valid
             until the second next batch is asked for, so keep what was computed from it or a clone.
         targets: (B,) int64 class indices, or (B, A) float32 vote fractions; the caller's own.
         rows: (B,) int64 row numbers in the split.
+        part: where in the whole batch these galaxies stand.
+        num_images: length of the whole batch.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     rows: npt.NDArray[np.int64]
+    part: slice
+    num_images: int
 
 
-def iterate_batches(split: Split, order: npt.NDArray[np.int64], *, batch_size: int) -> Iterator[Batch]:
+def iterate_batches(
+    split: Split, order: npt.NDArray[np.int64], *, batch_size: int, share: Share = WHOLE
+) -> Iterator[Batch]:
     """Gather the galaxies of an epoch, batch after batch.
 
     Args:
         split: where the galaxies lie.
         order: (N,) int64 row numbers in the order wanted.
         batch_size: largest size of a batch; see `batch_slices`.
+        share: which part of each batch to gather; the whole, unless several processes share it.
 
     Yields:
         The batches, with images in `NUM_BUFFERS` buffers used in turn.
     """
     slices = batch_slices(len(order), batch_size)
-    largest = max((part.stop - part.start for part in slices), default=0)
+    largest = max((share.largest(batch.stop - batch.start) for batch in slices), default=0)
     buffers = np.empty((NUM_BUFFERS, largest, split.px, split.px, 3), np.uint8)
-    for number, part in enumerate(slices):
-        rows = order[part]
+    for number, batch in enumerate(slices):
+        num_images = batch.stop - batch.start
+        part = share.of(num_images)
+        rows = order[batch][part]
         images = buffers[number % NUM_BUFFERS, : len(rows)]
         split.gather(rows, images)
         yield Batch(
             images=torch.from_numpy(images).permute(0, 3, 1, 2),
             targets=torch.from_numpy(split.targets[rows]),
             rows=rows,
+            part=part,
+            num_images=num_images,
         )

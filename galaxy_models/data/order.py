@@ -1,11 +1,36 @@
 """In which order an epoch visits the galaxies: pure functions of the seed and the epoch."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from galaxy_models.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes takes of a row of things: a contiguous part, as long as the others' within one.
+
+    Attributes:
+        index: which process, from 0.
+        num: how many there are.
+    """
+
+    index: int = 0
+    num: int = 1
+
+    def of(self, length: int) -> slice:
+        """This process's part of so many things."""
+        return slice(length * self.index // self.num, length * (self.index + 1) // self.num)
+
+    def largest(self, length: int) -> int:
+        """Length of the longest part that any process has of so many things."""
+        return -(-length // self.num)
+
+
+WHOLE = Share()
 
 
 def epoch_order(num_rows: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
@@ -55,3 +80,20 @@ def batch_slices(num_rows: int, batch_size: int) -> list[slice]:
     num_batches = -(-num_rows // batch_size)
     ends = [num_rows * i // num_batches for i in range(num_batches + 1)] if num_batches else []
     return [slice(start, end) for start, end in pairwise(ends)]
+
+
+def micro_slices(num_images: int, share: Share, *, size: int) -> list[slice]:
+    """Cut one process's part of a batch into micro-batches; every process has as many of them, none is empty.
+
+    Args:
+        num_images: length of the whole batch, at least 1 for each process.
+        share: the process's.
+        size: most images at once, at least 1. A micro-batch has one more where single images were asked for and
+            the processes' parts differ in length.
+
+    Returns:
+        Slices of the process's part, in order.
+    """
+    own = share.of(num_images)
+    num_parts = min(-(-share.largest(num_images) // size), num_images // share.num)
+    return [Share(index, num_parts).of(own.stop - own.start) for index in range(num_parts)]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from galaxy_models.training.runtime import Runtime
 
 POWERCAP = Path("/sys/class/powercap")
+# The name of an epoch's energy in joules, and the end of those of its parts.
+ENERGY = "energy_j"
 # A counter of 2^32 steps of 15 microjoules, the smallest there is, goes round in 130 s at 500 W.
 _INTERVAL_S = 20.0
 
@@ -78,9 +80,9 @@ def measured_energy(counters: Mapping[str, Sequence[Counter]]) -> Iterator[dict[
         parts = [meter.joules for meter in of_kind if meter.joules is not None]
         # Virtual machines have counters that stand still.
         if len(parts) == len(of_kind) and sum(parts) > 0:
-            found[f"{kind}_energy_j"] = sum(parts)
+            found[f"{kind}_{ENERGY}"] = sum(parts)
     if found:
-        found["energy_j"] = sum(found.values())
+        found[ENERGY] = sum(found.values())
 
 
 class _Meter:

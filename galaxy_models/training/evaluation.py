@@ -72,7 +72,13 @@ def predict(
 
 
 def predict_logits(
-    model: GalaxyModel, split: Split, *, image_px: int, precision: Precision, micro_batch: MicroBatch | None = None
+    model: GalaxyModel,
+    split: Split,
+    *,
+    image_px: int,
+    precision: Precision,
+    micro_batch: MicroBatch | None = None,
+    rows: npt.NDArray[np.int64] | None = None,
 ) -> Tensor:
     """Run a network over a split; it is left in evaluation mode.
 
@@ -85,9 +91,10 @@ def predict_logits(
         image_px: side of the images it sees, in pixels.
         precision: number format to compute in.
         micro_batch: how many images to answer at once, kept from call to call; None = start at `EVAL_BATCH`.
+        rows: (N,) int64, which galaxies to answer for, one at least; None = all.
 
     Returns:
-        (N, A) float32 logits in the split's order, on the device.
+        (N, A) float32 logits in the order of `rows`, or of the split, on the device.
 
     Raises:
         OutOfMemoryError: a single image does not fit.
@@ -104,7 +111,8 @@ def predict_logits(
         return torch.cat(parts)
 
     with torch.inference_mode():
-        batches = iterate_batches(split, np.arange(split.num_rows), batch_size=EVAL_BATCH)
+        rows = np.arange(split.num_rows) if rows is None else rows
+        batches = iterate_batches(split, rows, batch_size=EVAL_BATCH)
         return torch.cat([micro_batch.run(partial(answer, batch.images), len(batch.rows)) for batch in batches])
 
 

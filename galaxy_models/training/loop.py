@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from galaxy_models.config import TrainConfig
-from galaxy_models.data.augment import augment
-from galaxy_models.data.batches import iterate_batches
-from galaxy_models.data.order import balanced_order, batch_slices, epoch_order
-from galaxy_models.errors import WeightsError
+from galaxy_models.data.augment import draw_variations, vary
+from galaxy_models.data.batches import Batch, iterate_batches
+from galaxy_models.data.order import balanced_order, epoch_order, micro_slices
+from galaxy_models.errors import ConfigError, WeightsError
 from galaxy_models.models.galaxy_model import build_model
 from galaxy_models.seeds import derive_seed
 from galaxy_models.task import METRICS
@@ -28,6 +28,7 @@ from galaxy_models.training.losses import TrainLoss
 from galaxy_models.training.memory import MicroBatch, indivisible
 from galaxy_models.training.metrics import measure
 from galaxy_models.training.optim import Schedule, make_optimizer
+from galaxy_models.training.ranks import Alone
 from galaxy_models.training.runtime import Runtime, move, resolve_precision
 from galaxy_models.training.survey import SurveyData
 
@@ -62,6 +63,11 @@ class Trainer:
     gradient is the same but for roundings. It is another one where layers see the micro-batch and not the batch:
     trained batch norms normalise by the statistics of the micro-batch, and dropout and drop-path draw otherwise.
 
+    Several processes that train a configuration together, each with a trainer of its own, share out every batch:
+    they draw the same order and the same variations, and each takes its part. Gradients, batch norms' statistics and
+    metrics are those of whole batches, so the numbers are those of one process but for roundings; dropout and
+    drop-path alone draw otherwise. All call `run_epoch` at the same time; the first process keeps the record.
+
     Attributes:
         epoch: epochs done.
         model: the network.
@@ -75,6 +81,7 @@ class Trainer:
         runtime: Runtime,
         on_first_step: Callable[[], None] | None = None,
         micro_batch: int | None = None,
+        ranks: Alone | None = None,
     ) -> None:
         """Build the network and what trains it; reads no pixels.
 
@@ -85,9 +92,11 @@ class Trainer:
             on_first_step: called once, when the first batch is ready and its step begins.
             micro_batch: most images at once to start with, such as an earlier trial of this network was left with;
                 None, or more than the batch = the whole batch.
+            ranks: the processes that train it together, of which each has a trainer; None = this one alone.
 
         Raises:
-            ConfigError: a setting that the network, the optimiser or the machine does not have.
+            ConfigError: a setting that the network, the optimiser or the machine does not have, or batches of fewer
+                galaxies than there are processes.
             DataError: a split without galaxies, or a damaged shard.
             WeightsError: initial weights that cannot be had.
         """
@@ -101,15 +110,18 @@ class Trainer:
         self._mirror_order = survey.task.mirror_order if survey.task.mirror_pairs else None
         self._loss = TrainLoss.for_config(config, survey.task, targets=self._train.targets)
         self._on_first_step = on_first_step
+        self._ranks = ranks or Alone()
         model = build_model(config, survey.task, px=self._image_px, weights_dir=runtime.weights_dir)
         self.model = model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._optimizer = make_optimizer(config, self.model)
         self._updates_per_epoch = -(-self._train.num_rows // config.batch_size)
+        self._check_shares()
         self._schedule = Schedule(config, self._optimizer, updates_per_epoch=self._updates_per_epoch)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._precision.scales_gradients)
         self._micro_batch = MicroBatch(min(micro_batch or config.batch_size, config.batch_size), self._device)
         self._eval_batch = MicroBatch(EVAL_BATCH, self._device)
+        self._alike = self._ranks.share.num == 1
         self.epoch = 0
 
     @property
@@ -136,13 +148,19 @@ class Trainer:
 
         Raises:
             OutOfMemoryError: not even a single image at a time fits into memory.
+            PeerError: another of the processes that train together met a fault, or is gone.
         """
-        with measured_energy(self._counters) as energy:
+        with self._ranks.session(), measured_energy(self._counters) as energy:
             metrics = self._run_epoch()
         return metrics | energy
 
     def _run_epoch(self) -> dict[str, float]:
         start = time.perf_counter()
+        if not self._alike:
+            state = self._ranks.first_state(self.state_dict)
+            if state is not None:
+                self.load_state_dict(state)
+            self._alike = True
         number = self.epoch + 1
         passed = self._train_epoch()
         metrics = None
@@ -195,6 +213,7 @@ class Trainer:
             self._scaler.load_state_dict(state["scaler"])
             self._micro_batch.size, self._eval_batch.size = int(state["micro_batch"]), int(state["eval_batch"])
             self.epoch = int(state["epoch"])
+            self._alike = self._ranks.share.num == 1
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             found = " ".join(str(error).split())
             raise WeightsError(
@@ -205,43 +224,52 @@ class Trainer:
     def _train_epoch(self) -> _Pass:
         seed = self._config.seed
         devices = [self._device] if self._device.type == "cuda" else []
+        share = self._ranks.share
         passed = _Pass()
         self.model.train()
         # Dropout and drop-path know no generator but torch's own.
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive_seed(seed, "dropout", self.epoch))
+            torch.manual_seed(derive_seed(seed, "dropout", self.epoch, *([share.index] if share.index else [])))
             generator = torch.Generator().manual_seed(derive_seed(seed, "augment", self.epoch))
-            batches = iterate_batches(self._train, self._order(), batch_size=self._config.batch_size)
+            batches = iterate_batches(self._train, self._order(), batch_size=self._config.batch_size, share=share)
             for update in range(self.epoch * self._updates_per_epoch, (self.epoch + 1) * self._updates_per_epoch):
                 start = time.perf_counter()
                 batch = next(batches)
-                images, targets = augment(
-                    move(batch.images, self._device),
-                    move(batch.targets, self._device),
-                    config=self._config.augment,
-                    image_px=self._image_px,
-                    generator=generator,
-                    mirror_order=self._mirror_order,
-                )
+                images, targets = self._vary(batch, generator)
                 ready = time.perf_counter()
-                self._step(update, images, targets, passed)
+                self._step(update, images, targets, batch.num_images, passed)
                 passed.wait_s += ready - start
                 passed.step_s += time.perf_counter() - start
                 if not passed.finite:
                     break
         return passed
 
-    def _step(self, update: int, images: Tensor, targets: Tensor, passed: _Pass) -> None:
+    def _vary(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Vary a batch as it is varied whole, whichever part of it this is."""
+        variations = draw_variations(
+            batch.num_images, config=self._config.augment, image_px=self._image_px, generator=generator
+        )
+        return vary(
+            move(batch.images, self._device),
+            move(batch.targets, self._device),
+            variations.of(batch.part),
+            image_px=self._image_px,
+            mirror_order=self._mirror_order,
+        )
+
+    def _step(self, update: int, images: Tensor, targets: Tensor, num_images: int, passed: _Pass) -> None:
         if self._on_first_step is not None:
             self._on_first_step()
             self._on_first_step = None
         self._schedule.set_rates(update)
-        value, logits = self._micro_batch.run(
-            lambda size: self._add_gradients(images, targets, size),
-            len(images),
-            undo=self._optimizer.zero_grad,
-        )
-        passed.num_images += len(images)
+
+        def add_gradients(size: int) -> tuple[float, Tensor]:
+            with self._ranks.attempt():
+                return self._add_gradients(images, targets, num_images, size)
+
+        largest = self._ranks.share.largest(num_images)
+        value, logits = self._micro_batch.run(add_gradients, largest, undo=self._optimizer.zero_grad)
+        passed.num_images += num_images
         passed.finite = math.isfinite(value)
         if not passed.finite:
             return
@@ -249,28 +277,49 @@ class Trainer:
             self._update()
         passed.logits.append(logits)
         passed.targets.append(targets)
-        passed.loss_sum += value * len(images)
+        passed.loss_sum += value * num_images
 
-    def _add_gradients(self, images: Tensor, targets: Tensor, size: int) -> tuple[float, Tensor]:
+    def _add_gradients(self, images: Tensor, targets: Tensor, num_images: int, size: int) -> tuple[float, Tensor]:
         """Add up a batch's gradients in micro-batches of at most `size` images.
 
+        Args:
+            images: this process's part of the batch.
+            targets: of these images.
+            num_images: length of the whole batch.
+            size: see above.
+
         Returns:
-            The batch's loss, and its (B, A) float32 logits. A loss that is not finite ends it without gradients.
+            The batch's loss, over all processes, and the (B, A) float32 logits of this process's part. A loss that
+            is not finite ends it without gradients.
         """
         self._optimizer.zero_grad()
+        share, network = self._ranks.share, self._ranks.network(self.model)
         value = 0.0
         logits: list[Tensor] = []
-        for part in batch_slices(len(images), size):
-            with self._precision.autocast():
-                answers = self.model(images[part])
-            # By its share of the images: the sum of the parts is then the mean over the batch.
-            loss = self._loss(answers, targets[part], outputs=self.model.outputs) * (len(answers) / len(images))
-            value += loss.item()
-            if not math.isfinite(value):
-                return value, torch.cat([*logits, answers.detach().float()])
-            self._scaler.scale(loss).backward()
-            logits.append(answers.detach().float())
+        parts = micro_slices(num_images, share, size=size)
+        for number, part in enumerate(parts, start=1):
+            with self._ranks.adding(network, more=number < len(parts)):
+                with self._precision.autocast():
+                    answers = network(images[part])
+                # By its share of the images: the sum of the parts is then the mean over the batch. As often as there
+                # are processes, since the gradient will be the mean over them.
+                weight = len(answers) * share.num / num_images
+                loss = self._loss(answers, targets[part], outputs=self.model.outputs) * weight
+                logits.append(answers.detach().float())
+                value += self._ranks.total(loss.item() / share.num)
+                if not math.isfinite(value):
+                    break
+                self._scaler.scale(loss).backward()
         return value, torch.cat(logits)
+
+    def _check_shares(self) -> None:
+        num_ranks = self._ranks.share.num
+        smallest = min(self._train.num_rows // self._updates_per_epoch, self._val.num_rows)
+        if smallest < num_ranks:
+            raise ConfigError(
+                f"batch_size: got batches, or a validation split, of {smallest} galaxies for {num_ranks} processes, "
+                "expected one for each at least: use larger ones, or fewer processes a trial"
+            )
 
     def _update(self) -> None:
         if self._config.clip_grad_norm is not None:
@@ -286,19 +335,24 @@ class Trainer:
 
     def _validate(self, passed: _Pass) -> dict[str, float] | None:
         self._refresh_statistics()
-        logits = predict_logits(
+        ranks = self._ranks
+        own = np.arange(self._val.num_rows)[ranks.share.of(self._val.num_rows)]
+        answers = predict_logits(
             self.model,
             self._val,
             image_px=self._image_px,
             precision=self._precision,
             micro_batch=self._eval_batch,
+            rows=own,
         )
+        logits = ranks.gathered(answers)
         if not bool(torch.isfinite(logits).all()):
             return None
         targets = torch.from_numpy(self._val.targets).to(self._device)
         kind, outputs = self._survey.task.kind, self.model.outputs
+        seen = ranks.gathered(torch.cat(passed.logits)), ranks.gathered(torch.cat(passed.targets))
         with torch.inference_mode():
-            train = measure(kind, torch.cat(passed.logits), torch.cat(passed.targets), outputs=outputs)
+            train = measure(kind, *seen, outputs=outputs)
             val = measure(kind, logits, targets, outputs=outputs)
             losses = passed.loss_sum / passed.num_images, float(self._loss(logits, targets, outputs=outputs))
         values = (losses[0], *train.values(), losses[1], *val.values())
@@ -307,14 +361,16 @@ class Trainer:
     def _refresh_statistics(self) -> None:
         order = epoch_order(self._train.num_rows, seed=derive_seed(self._config.seed, "statistics"), epoch=self.epoch)
         rows = order[:MAX_STATISTICS_ROWS]
-        refresh_batch_statistics(
-            self.model,
-            self._train,
-            rows,
-            image_px=self._image_px,
-            precision=self._precision,
-            micro_batch=self._eval_batch,
-        )
+        if self._ranks.is_first:
+            refresh_batch_statistics(
+                self.model,
+                self._train,
+                rows,
+                image_px=self._image_px,
+                precision=self._precision,
+                micro_batch=self._eval_batch,
+            )
+        self._ranks.share_buffers(self.model)
 
     def _names(self) -> list[str]:
         names = ("loss", *METRICS[self._survey.task.kind])

@@ -8,7 +8,16 @@ import torch
 from PIL import Image
 
 from galaxy_models.config import AugmentConfig
-from galaxy_models.data.augment import apply_symmetries, augment, draw_symmetries, place_images, prepare, resample
+from galaxy_models.data.augment import (
+    apply_symmetries,
+    augment,
+    draw_symmetries,
+    draw_variations,
+    place_images,
+    prepare,
+    resample,
+    vary,
+)
 
 OFF = AugmentConfig(symmetries=False)
 EVERYTHING = AugmentConfig(rotation_deg=180, shift=0.1, zoom=1.3, brightness=0.2, noise=0.05)
@@ -56,6 +65,19 @@ def which_turn(image: np.ndarray, original: np.ndarray, tolerance: float = 1e-6)
     fits = [turn for turn in TURNS if np.abs(image - turned(original, *turn) / 255).max() < tolerance]
     assert len(fits) == 1, fits
     return fits[0]
+
+
+@pytest.mark.parametrize("config", [EVERYTHING, AugmentConfig(noise=0.05), OFF], ids=["all", "noise", "off"])
+def test_a_part_of_a_batch_is_varied_as_in_the_whole(config):
+    images = torch.randint(256, (11, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    targets = torch.arange(11) % 3
+    pixels, labels = run(images, targets, config)
+    generator = torch.Generator().manual_seed(0)
+    variations = draw_variations(11, config=config, image_px=16, generator=generator)
+    for part in (slice(0, 5), slice(5, 11)):
+        own = vary(images[part], targets[part], variations.of(part), image_px=16, mirror_order=MIRROR_ORDER)
+        torch.testing.assert_close(own[0], pixels[part], rtol=0, atol=0)
+        assert torch.equal(own[1], labels[part])
 
 
 def test_the_pattern_shows_its_handedness():

@@ -4,6 +4,7 @@ import torch
 from small_survey import CLASSES, VOTES, make_survey
 
 from galaxy_models.data.batches import NUM_BUFFERS, iterate_batches
+from galaxy_models.data.order import Share
 from galaxy_models.data.shards import Split
 
 
@@ -24,6 +25,18 @@ def test_batches_hold_the_galaxies_of_the_order(tmp_path, task, max_rows):
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         sizes.append(len(rows))
     assert sizes == [2, 2, 3]
+
+
+def test_a_share_of_each_batch_is_gathered_alone(tmp_path):
+    survey = make_survey(tmp_path)
+    split = Split.open(tmp_path, survey.manifest, "train")
+    order = np.array([7, 1, 3, 9, 0, 4, 8], np.int64)
+    batches = list(iterate_batches(split, order, batch_size=4, share=Share(1, 2)))
+    # Batches of three and four; the second of two processes has two of each.
+    assert [batch.rows.tolist() for batch in batches] == [[1, 3], [4, 8]]
+    assert [(batch.part.start, batch.num_images) for batch in batches] == [(1, 3), (2, 4)]
+    np.testing.assert_array_equal(batches[1].images.permute(0, 2, 3, 1), survey.pixels[[4, 8]])
+    np.testing.assert_array_equal(batches[1].targets, survey.targets[[4, 8]])
 
 
 def test_a_batch_lives_until_the_second_next_is_asked_for(tmp_path):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy_models.data.order import balanced_order, batch_slices, epoch_order
+from galaxy_models.data.order import WHOLE, Share, balanced_order, batch_slices, epoch_order, micro_slices
 
 
 @given(st.integers(0, 500), st.integers(0, 2**63 - 1), st.integers(0, 1000))
@@ -71,3 +71,25 @@ def test_batches_cover_an_epoch_in_nearly_equal_parts(num_rows, batch_size):
 )
 def test_batch_sizes_by_hand(num_rows, batch_size, sizes):
     assert [part.stop - part.start for part in batch_slices(num_rows, batch_size)] == sizes
+
+
+@given(st.integers(1, 16), st.integers(0, 200), st.integers(1, 64))
+def test_processes_share_a_batch_and_cut_it_into_as_many_parts(num, more, size):
+    length = num + more
+    shares = [Share(index, num) for index in range(num)]
+    seen, counts = [], set()
+    for share in shares:
+        own = list(range(length))[share.of(length)]
+        parts = [own[part] for part in micro_slices(length, share, size=size)]
+        assert all(parts), "an empty part"
+        assert max(map(len, parts)) <= size + (size == 1)
+        assert len(own) <= share.largest(length) <= len(own) + 1
+        seen += [row for part in parts for row in part]
+        counts.add(len(parts))
+    assert seen == list(range(length))
+    assert len(counts) == 1
+
+
+@given(st.integers(1, 200), st.integers(1, 64))
+def test_one_process_cuts_a_batch_as_an_epoch_is_cut(length, size):
+    assert micro_slices(length, WHOLE, size=size) == batch_slices(length, size)

@@ -15,6 +15,7 @@ from search import final
 from search.cluster import local_ray
 from search.final import best_configs, plan_finals, retrain_finalists
 from search.finalist import FinalJob, FinalSetting
+from search.options import Places
 from search.results import FinalRun, load_results
 from search.shards import Shards
 
@@ -53,7 +54,7 @@ def _run(
         metric="nll",
         direction="min",
     )
-    results = retrain_finalists(jobs, setting=setting, cpus=1, gpus=0.0, received=received, on_done=on_done)
+    results = retrain_finalists(jobs, setting=setting, places=Places(1, 0.0, 1), received=received, on_done=on_done)
     return results, told
 
 

@@ -16,6 +16,7 @@ from search.options import (
     fixed_parameter,
     gpu_share,
     more_trials,
+    plan_cluster,
     plan_places,
     positive_int,
     price,
@@ -77,7 +78,12 @@ def test_what_is_typed(parse: Callable[[str], Any], good: dict[str, Any], bad: l
         ({"gpus_per_trial": 0.5}, 16, 4, Places(2, 0.5, 8)),
         # Three trials of 0.3 fit on one GPU; the 0.1 left on each of two GPUs hold no fourth.
         ({"gpus_per_trial": 0.3}, 64, 2, Places(9, 0.3, 6)),
-        ({"gpus_per_trial": 2.0}, 16, 4, Places(8, 2.0, 2)),
+        ({"gpus_per_trial": 2.0}, 16, 4, Places(8, 2.0, 2, 2)),
+        ({"gpus_per_trial": 4.0}, 6, 8, Places(4, 4.0, 1, 4)),
+        ({"gpus_per_trial": 2.0, "processes_per_trial": 2, "cpus_per_trial": 6}, 16, 4, Places(6, 2.0, 2, 2)),
+        ({"processes_per_trial": 2}, 5, 0, Places(2, 0.0, 2, 2)),
+        ({"processes_per_trial": 2, "cpus_per_trial": 4}, 9, 0, Places(4, 0.0, 2, 2)),
+        ({"processes_per_trial": 1}, 16, 4, Places(4, 1.0, 4)),
         ({"gpus_per_trial": 0.0}, 16, 4, Places(1, 0.0, 16)),
         ({"gpus_per_trial": 0.1}, 10, 1, Places(1, 0.1, 10)),
     ],
@@ -91,6 +97,22 @@ def test_a_trial_cannot_ask_for_more_than_there_is() -> None:
         plan_places(SearchOptions(spaces=SPACES, cpus_per_trial=3), num_cpus=2, num_gpus=0)
     with pytest.raises(RunError, match="--gpus-per-trial: got 1, expected at most 0"):
         plan_places(SearchOptions(spaces=SPACES, gpus_per_trial=1), num_cpus=2, num_gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "num_gpus", "message"),
+    [
+        ({"processes_per_trial": 2, "gpus_per_trial": 0.5}, 4, "--processes-per-trial: got 2 with .* 0.5, expected 1"),
+        ({"processes_per_trial": 2}, 4, "--processes-per-trial: got 2 with --gpus-per-trial 1, expected 1"),
+        ({"processes_per_trial": 1, "gpus_per_trial": 4.0}, 4, "--processes-per-trial: got 1 with .* 4, expected 4"),
+        ({"processes_per_trial": 2, "cpus_per_trial": 3}, 0, "--cpus-per-trial: got 3 for the 2 processes of a trial"),
+        ({"gpus_per_trial": 4.0, "cpus_per_trial": 2}, 4, "--cpus-per-trial: got 2 .* expected a multiple of 4"),
+        ({"processes_per_trial": 9}, 0, "--cpus-per-trial: got 9, expected at most 8"),
+    ],
+)
+def test_processes_have_whole_gpus_and_equal_parts(options: dict[str, Any], num_gpus: int, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        plan_places(SearchOptions(spaces=SPACES, **options), num_cpus=8, num_gpus=num_gpus)
 
 
 def test_a_runs_folder_must_be_free_and_possible(tmp_path: Path) -> None:
@@ -108,3 +130,49 @@ def test_options_survive_the_record_and_names_of_another_version_are_passed_over
         spaces=(Path("a.py"), Path("b.py")), data=Path("d"), fixed={"lr": 0.1}, warm_start=Path("w"), time_budget_s=9.5
     )
     assert SearchOptions.from_json({**options.to_json(), "later": 1}) == options
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes", "expected"),
+    [
+        # Each machine by itself: what is left on one is of no use to another.
+        ({"cpus_per_trial": 2}, [(3, 0), (3, 0), (1, 0), (4, 0)], None),
+        ({"cpus_per_trial": 2}, [(3, 0), (3, 0), (4, 0)], Places(2, 0.0, 4)),
+        ({}, [(0, 0), (2, 0), (1, 0)], Places(1, 0.0, 3)),
+        # Where there are GPUs, machines without them train nothing.
+        ({}, [(4, 0), (8, 2), (4, 1)], Places(4, 1.0, 3)),
+        ({"gpus_per_trial": 0.5}, [(8, 2), (4, 1)], Places(2, 0.5, 6)),
+        # Trials that machines are to be started for.
+        ({"gpus_per_trial": 1.0, "cpus_per_trial": 4, "max_concurrent": 8}, [(0, 0)], Places(4, 1.0, 8)),
+        ({"max_concurrent": 8}, [(4, 1)], Places(4, 1.0, 8)),
+        # Several processes may lie on several machines.
+        ({"gpus_per_trial": 4.0}, [(8, 2), (8, 2), (4, 1)], Places(16, 4.0, 1, 4)),
+        ({"processes_per_trial": 2, "cpus_per_trial": 4}, [(2, 0), (2, 0), (2, 0)], Places(4, 0.0, 1, 2)),
+    ],
+)
+def test_a_cluster_is_divided_machine_by_machine(
+    options: dict[str, Any], sizes: list[tuple[int, int]], expected: Places | None
+) -> None:
+    asked = SearchOptions(spaces=SPACES, **options)
+    if expected is None:
+        with pytest.raises(RunError, match="--cpus-per-trial: got 2, expected at most 1"):
+            plan_cluster(asked, sizes)
+    else:
+        assert plan_cluster(asked, sizes) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes", "words"),
+    [
+        ({}, [(0, 0)], r"the cluster has no machine for a trial \(0 GPUs\)"),
+        ({"gpus_per_trial": 1.0}, [(4, 0)], r"the cluster has no machine for a trial \(1 GPUs\)"),
+        ({"gpus_per_trial": 1.0, "max_concurrent": 4}, [(0, 0)], "--cpus-per-trial: got none"),
+        ({"gpus_per_trial": 4.0}, [(8, 2), (4, 1)], "a trial has 4 processes, and the cluster room for 3"),
+        ({"gpus_per_trial": 2.0, "cpus_per_trial": 3}, [(8, 2)], "got 3 for the 2 processes"),
+    ],
+)
+def test_a_cluster_that_has_not_what_is_asked_for(
+    options: dict[str, Any], sizes: list[tuple[int, int]], words: str
+) -> None:
+    with pytest.raises(RunError, match=words):
+        plan_cluster(SearchOptions(spaces=SPACES, **options), sizes)

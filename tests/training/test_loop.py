@@ -95,17 +95,17 @@ def test_another_seed_gives_other_numbers(shapes: SurveyData) -> None:
 def test_each_epoch_and_purpose_has_a_seed_of_its_own(shapes: SurveyData, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[tuple[int, int]] = []
     orders: list[np.ndarray] = []
-    augment, iterate_batches = loop.augment, loop.iterate_batches
+    draw_variations, iterate_batches = loop.draw_variations, loop.iterate_batches
 
-    def note_seeds(*tensors: torch.Tensor, generator: torch.Generator, **options: Any) -> Any:
+    def note_seeds(num_images: int, *, generator: torch.Generator, **options: Any) -> Any:
         seeds.append((generator.initial_seed(), torch.initial_seed()))
-        return augment(*tensors, generator=generator, **options)
+        return draw_variations(num_images, generator=generator, **options)
 
-    def note_order(split: Any, order: np.ndarray, *, batch_size: int) -> Any:
+    def note_order(split: Any, order: np.ndarray, **options: Any) -> Any:
         orders.append(order)
-        return iterate_batches(split, order, batch_size=batch_size)
+        return iterate_batches(split, order, **options)
 
-    monkeypatch.setattr(loop, "augment", note_seeds)
+    monkeypatch.setattr(loop, "draw_variations", note_seeds)
     monkeypatch.setattr(loop, "iterate_batches", note_order)
     _run(small_config(seed=9), shapes, epochs=2)
     assert list(dict.fromkeys(seeds)) == [
@@ -284,13 +284,13 @@ def test_plain_configuration_sees_every_galaxy_once(shapes: SurveyData, monkeypa
     config = small_config(class_balance="none", augment=AugmentConfig(symmetries=False))
     trainer = Trainer(config, shapes, runtime=RUNTIME)
     seen: list[torch.Tensor] = []
-    real = loop.augment
+    real = loop.vary
 
-    def note(images: torch.Tensor, targets: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def note(images: torch.Tensor, *others: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append(images.flatten(1).long().sum(dim=1))
-        return real(images, targets, **options)
+        return real(images, *others, **options)
 
-    monkeypatch.setattr(loop, "augment", note)
+    monkeypatch.setattr(loop, "vary", note)
     trainer.run_epoch()
     split = shapes.split("train")
     stored = np.empty((split.num_rows, split.px, split.px, 3), np.uint8)
