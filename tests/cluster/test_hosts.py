@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,3 +177,52 @@ def test_a_head_that_is_lost_is_replaced_and_the_search_goes_on(story: Story) ->
     assert all(len(one.intermediate_values) == MAX_EPOCHS for one in trials if one.number != diverges)
     assert all(after.last_step or before <= 0 for after, before in zip(trials, known, strict=True))
     assert (folder / "final" / "one" / "config-0-seed-0" / "result.json").is_file()
+
+
+STRANGE = """
+import ray, socket, sys
+from ray._raylet import GcsClient
+address = sys.argv[1]
+found = []
+for name, attempt in {
+    "run": lambda: ray.init(address=f"{address}:6379", logging_level=50),
+    "read": lambda: GcsClient(address=f"{address}:6379").internal_kv_keys(b"", namespace=None, timeout=10),
+    "write": lambda: GcsClient(address=f"{address}:6379").internal_kv_put(b"k", b"v", True, None, 10),
+    "client": lambda: ray.init(address=f"ray://{address}:10001", logging_level=50),
+}.items():
+    try:
+        attempt()
+    except BaseException as error:
+        words = " ".join(str(error).split())
+        print(name, "refused:", type(error).__name__, words[:300])
+    else:
+        print(name, "ALLOWED")
+"""
+
+
+@pytest.mark.parametrize("token", ["", "0" * 64], ids=["no-token", "wrong-token"])
+def test_a_stranger_who_reaches_the_ports_can_neither_run_code_nor_read(story: Story, token: str) -> None:
+    story.hosts.start("stranger")
+    head = story.hosts.address("head")
+    (story._folder / "strange.py").write_text(STRANGE)
+    mode = "token" if token else "disabled"
+    environment = f"RAY_AUTH_MODE={mode} RAY_AUTH_TOKEN={token} RAY_gcs_rpc_server_connect_timeout_s=3"
+    python = Path(sys.prefix) / "bin"
+    command = f"env {environment} timeout 100 {python}/python {story._folder / 'strange.py'} {head}"
+    out = story.hosts.run("stranger", command, check=False, timeout=130).stdout
+    answers = [line for line in out.splitlines() if line.startswith(("run", "read", "write", "client"))]
+    assert len(answers) == 4, out
+    assert all("refused" in line for line in answers), out
+    # What listens without a token listens to its own machine only.
+    for port in (8265, 8076):
+        assert story.hosts.run("stranger", f"timeout 5 bash -c '</dev/tcp/{head}/{port}'", check=False).returncode != 0
+
+
+def test_a_node_with_a_wrong_token_does_not_join(story: Story) -> None:
+    head, ray = story.hosts.address("head"), Path(sys.prefix) / "bin" / "ray"
+    command = (
+        f"env RAY_AUTH_MODE=token RAY_AUTH_TOKEN={'0' * 64} timeout 100 {ray} start --address={head}:6379 --num-cpus=1"
+    )
+    done = story.hosts.run("stranger", command, check=False, timeout=130)
+    assert done.returncode != 0
+    assert "stranger" not in story.machines.nodes()
