@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hosts import Hosts, missing  # noqa: E402
 from object_storage import BUCKET, ObjectStorage  # noqa: E402
 from own_machines import OwnMachines  # noqa: E402
 
+MAX_EPOCHS = 9
 DRIVER = """
 import search.experiment
 from waiting import WaitingTrial
@@ -42,17 +44,23 @@ class Measured:
 
     Attributes:
         num_hosts: hosts with a place.
+        num_trials: of the search.
         seconds: from the first epoch's end to the last's.
         epochs: that ended in that time, over all hosts.
-        received: bytes that each host received meanwhile, from its first trial on, and before that in brackets.
+        shards_bytes: of the survey, which each host that had none fetches.
+        received: bytes that each host received, all that Ray says included.
+        sent: likewise.
+        requests: that the storage answered, by kind.
     """
 
     num_hosts: int
+    num_trials: int
     seconds: float
     epochs: int
     shards_bytes: int
     received: dict[str, int]
     sent: dict[str, int]
+    requests: Counter[str]
 
 
 def bytes_of(hosts: Hosts, name: str) -> tuple[int, int]:
@@ -62,27 +70,34 @@ def bytes_of(hosts: Hosts, name: str) -> tuple[int, int]:
     return received, sent
 
 
-def search(machines: OwnMachines, name: str, workers: list[str], num_trials: int, folder: Path) -> Measured:
+def requests_so_far(s3: ObjectStorage) -> Counter[str]:
+    """What the storage was asked for."""
+    return Counter(re.findall(r'"(GET|PUT|HEAD|POST|DELETE) ', s3.log.read_text()))
+
+
+def search(machines: OwnMachines, s3: ObjectStorage, name: str, workers: list[str], num_trials: int) -> Measured:
     """Run one search and measure it."""
-    hosts = machines.hosts
+    hosts, folder = machines.hosts, s3.log.parents[1]
     words = [
         "--address", "auto", "--storage", f"s3://{BUCKET}/runs", "--name", name, "--space", "one.py",
         "--data", "survey",
-        "--num-trials", str(num_trials), "--max-epochs", "9", "--scheduler", "none", "--final-seeds", "1",
+        "--num-trials", str(num_trials), "--max-epochs", str(MAX_EPOCHS), "--scheduler", "none", "--final-seeds", "1",
     ]  # fmt: skip
     (folder / f"{name}.py").write_text(DRIVER.format(words=words))
+    asked_before = requests_so_far(s3)
     before = {one: bytes_of(hosts, one) for one in workers}
     process = machines.begin(f"cd ~ && python {folder / f'{name}.py'}", folder / f"{name}.log")
     process.wait()
     after = {one: bytes_of(hosts, one) for one in workers}
     journal = hosts.run("head", f"cat ~/runs/{name}/study.journal").stdout
     ends = [float(found) for found in re.findall(r'"elapsed_s":([0-9.]+)', journal)]
-    assert len(ends) == 9 * num_trials, (folder / f"{name}.log").read_text()
+    assert len(ends) == MAX_EPOCHS * num_trials, (folder / f"{name}.log").read_text()
     return Measured(
-        len(workers), max(ends) - min(ends), len(ends) - 1,
+        len(workers), num_trials, max(ends) - min(ends), len(ends) - 1,
         sum(path.stat().st_size for path in (folder / "survey").iterdir()),
         {one: after[one][0] - before[one][0] for one in workers},
         {one: after[one][1] - before[one][1] for one in workers},
+        requests_so_far(s3) - asked_before,
     )  # fmt: skip
 
 
@@ -128,7 +143,7 @@ def measure(hosts: Hosts, names: list[str], folder: Path, options: argparse.Name
             while machines.nodes() != {"head", *names[:number]}:
                 time.sleep(1)
             num_trials = number * options.trials_per_host
-            found.append(search(machines, f"on{number}", names[:number], num_trials, folder))
+            found.append(search(machines, s3, f"on{number}", names[:number], num_trials))
         return found
 
 
@@ -142,6 +157,8 @@ def print_table(found: list[Measured]) -> None:
         share = speed / (rate * one.num_hosts)
         network = ", ".join(f"{one.received[name]:,} / {one.sent[name]:,}" for name in one.received)
         print(f"{one.num_hosts:>5} {one.epochs:>7} {one.seconds:>8.1f} {speed:>9.3f} {share:>21.1%}  {network}")
+        asked = ", ".join(f"{num / one.num_trials:.1f} {kind}" for kind, num in sorted(one.requests.items()))
+        print(f"       requests to the storage, a trial of {MAX_EPOCHS} epochs: {asked}")
     print(f"shards: {base.shards_bytes:,} bytes")
 
 
