@@ -243,7 +243,7 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
     )
     boards = TensorBoard(ledger, recorder, job.run_dir / TENSORBOARD, list(job.plan.parameters))
     live = LiveFile(ledger, recorder, job.run_dir, job.places, room=room, saved=job.saved)
-    monitor = Monitor(ledger, recorder, job.places.max_concurrent, budget_s, console, nodes=lambda: live.nodes)
+    monitor = Monitor(ledger, recorder, room, budget_s, console, nodes=lambda: live.nodes)
 
     def fault() -> Exception | None:
         return searcher.fault or scheduler.fault or recorder.fault

@@ -58,7 +58,7 @@ def run_search(options: SearchOptions) -> int:
             ((num_cpus, num_gpus),) = sizes
             places = plan_places(options, num_cpus=num_cpus, num_gpus=num_gpus)
         else:
-            places = places_on_cluster(options, lambda line: opening.say(console, [line]))
+            places = places_on_cluster(options, lambda line: opening.say(console, [line]), received)
         job = Job(options, plan, places, run_dir, _shards(options, plan), mirror)
         if options.address is not None:
             opening.say(console, check_nodes(_needs(job)))

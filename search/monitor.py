@@ -30,7 +30,7 @@ class Monitor(Callback):
     Args:
         ledger: the run's ledger.
         recorder: knows the trials by Tune's names.
-        max_concurrent: trials that run at the same time.
+        room: how many trials may run at the same time, now.
         time_budget_s: seconds that the search may still take, None without a bound.
         console: where to draw.
         nodes: gives the machines of the cluster.
@@ -40,7 +40,7 @@ class Monitor(Callback):
         self,
         ledger: Ledger,
         recorder: Recorder,
-        max_concurrent: int,
+        room: Callable[[], int],
         time_budget_s: float | None,
         console: Console,
         *,
@@ -48,7 +48,7 @@ class Monitor(Callback):
     ) -> None:
         self._ledger = ledger
         self._recorder = recorder
-        self._max_concurrent = max_concurrent
+        self._room = room
         self._time_budget_s = time_budget_s
         self._console = console
         self._nodes = nodes
@@ -94,7 +94,7 @@ class Monitor(Callback):
             bounds.append(max(0.0, self._time_budget_s - self.elapsed_s))
         if num_ended != self._num_ended:
             self._num_ended, self._last_end_s = num_ended, self.elapsed_s
-        if num_ended >= self._max_concurrent:
+        if num_ended >= self._room():
             to_come = self._total - self._ended_before
             # Between two ends the estimate counts down.
             bounds.append(max(0.0, self._last_end_s / num_ended * to_come - self.elapsed_s))
@@ -133,7 +133,7 @@ class Monitor(Callback):
         if len(nodes) < 2:
             return ""
         num_alive = sum(node.alive for node in nodes)
-        busy = f"{len(self._running)} of {self._max_concurrent} places busy"
+        busy = f"{len(self._running)} of {self._room()} places busy"
         return f"\nnodes {num_alive} of {len(nodes)} alive, {busy}"
 
     def say(self, words: str) -> None:

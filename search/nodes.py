@@ -1,5 +1,6 @@
 """The machines of a cluster: whether each has what a trial needs, found out before the first one starts."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from galaxy_models.data.manifest import Manifest
 from galaxy_models.errors import GalaxyError
 from search.errors import NoMachineError, RunError
 from search.options import Places, SearchOptions, plan_cluster
-from search.run_dir import code_digests, package_versions
+from search.run_dir import RECORD, package_versions
 
 _ANSWER_S = 120.0
 # How long machines may take that `ray up` is still preparing when a search begins.
@@ -18,6 +19,7 @@ _JOIN_S = 180.0
 # Requests to object stores are signed with the time, and refused when it is far off.
 _MAX_CLOCK_S = 60.0
 _CODE = "code of this project"
+_ROOMS = ("galaxy_models", "search")
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,11 @@ class Found:
 
 def this_software() -> dict[str, str]:
     """Versions of what decides a trial's numbers on this machine, and one digest of this project's code."""
-    import hashlib
-
-    code = hashlib.sha256(repr(sorted(code_digests().items())).encode()).hexdigest()[:12]
-    return {**package_versions(), _CODE: code}
+    digest, root = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted(path for room in _ROOMS for path in (root / room).rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+        digest.update(path.read_bytes())
+    return {**package_versions(), _CODE: digest.hexdigest()[:12]}
 
 
 def check_software(expected: Mapping[str, str], found: Mapping[str, str], host: str) -> None:
@@ -74,6 +77,25 @@ def check_software(expected: Mapping[str, str], found: Mapping[str, str], host: 
             f"{name} {found.get(name, 'absent')} (driver: {expected.get(name, 'absent')})" for name in others
         )
         raise RunError(f"node {host}: {words}, expected the driver's: install the same on every node")
+
+
+def check_run_dir(run_dir: Path | None, host: str) -> None:
+    """Check that a machine sees the run's folder, which it would else make for itself alone.
+
+    Args:
+        run_dir: the folder; None where a storage takes its place.
+        host: the machine's name.
+
+    Raises:
+        RunError: it does not.
+    """
+    if run_dir is not None and not (run_dir / RECORD).is_file():
+        raise RunError(_unseen(host, str(run_dir), "--runs-dir"))
+
+
+def _unseen(host: str, path: str, option: str) -> str:
+    storage = "" if option == "--weights-dir" else ", or keep it in a storage, with --storage"
+    return f"node {host}: does not see {path}, expected a folder that all nodes share: name one by {option}{storage}"
 
 
 def check_nodes(needs: Needs) -> list[str]:
@@ -119,7 +141,7 @@ def look(needs: Needs) -> Found:
     import platform
 
     lacks = []
-    if needs.run_dir and not (Path(needs.run_dir) / "run.json").is_file():
+    if needs.run_dir and not (Path(needs.run_dir) / RECORD).is_file():
         lacks.append((needs.run_dir, "--runs-dir"))
     if needs.shards and not _has_shards(needs):
         lacks.append((needs.shards, "--data"))
@@ -140,11 +162,7 @@ def judge(found: Sequence[Found], *, expected: Mapping[str, str], between_s: tup
     for one in sorted(found, key=lambda one: one.host):
         check_software(expected, one.software, one.host)
         for path, option in one.lacks:
-            storage = "" if option == "--weights-dir" else ", or keep it in a storage, with --storage"
-            raise RunError(
-                f"node {one.host}: does not see {path}, expected a folder that all nodes share: name one by "
-                f"{option}{storage}"
-            )
+            raise RunError(_unseen(one.host, path, option))
         off_s = max(between_s[0] - one.time_s, one.time_s - between_s[1])
         if off_s > _MAX_CLOCK_S:
             warnings.append(
@@ -161,15 +179,17 @@ def _has_shards(needs: Needs) -> bool:
         return False
 
 
-def places_on_cluster(options: SearchOptions, say: Callable[[str], None]) -> Places:
+def places_on_cluster(options: SearchOptions, say: Callable[[str], None], received: Sequence[int]) -> Places:
     """Divide the machines of the running cluster among trials; wait for the first to join, if there is none.
 
     Args:
         options: what the user asked for.
         say: prints a line for the user.
+        received: signals that came; the first ends the waiting.
 
     Raises:
         RunError: see `plan_cluster`.
+        SystemExit: a signal came.
     """
     until = time.monotonic() + _JOIN_S
     told = False
@@ -182,6 +202,8 @@ def places_on_cluster(options: SearchOptions, say: Callable[[str], None]) -> Pla
         if not told:
             say(f"the cluster has no machine for a trial yet: waiting up to {_JOIN_S:.0f} s for one to join")
             told = True
+        if received:
+            raise SystemExit(128 + received[0])
         time.sleep(1.0)
 
 

@@ -168,12 +168,14 @@ def plan_cluster(options: SearchOptions, sizes: Sequence[tuple[int, int]]) -> Pl
     one = replace(options, gpus_per_trial=gpus and min(gpus, 1.0), processes_per_trial=None, max_concurrent=None)
     if options.cpus_per_trial is not None:
         one = replace(one, cpus_per_trial=_share(options.cpus_per_trial, processes))
-    wanted = [(cpus, num) for cpus, num in sizes if cpus and (num or not gpus)]
+    # A machine that is too small for a trial takes nothing from the others.
+    least = one.cpus_per_trial or 1
+    wanted = [(cpus, num) for cpus, num in sizes if cpus >= least and (num or not gpus)]
     if not wanted:
         raise NoMachineError(
-            f"--address: the cluster has no machine for a trial ({gpus:g} GPUs), expected one: wait until it has "
-            "joined, or name --max-concurrent, --cpus-per-trial and --gpus-per-trial of trials that machines are to be "
-            "started for"
+            f"--address: the cluster has no machine for a trial's process ({least} CPUs, {min(gpus, 1.0):g} GPUs), "
+            "expected one: wait until it has joined, or name --max-concurrent, --cpus-per-trial and --gpus-per-trial "
+            "of trials that machines are to be started for"
         )
     plans = [plan_places(one, num_cpus=cpus, num_gpus=num) for cpus, num in wanted]
     room = sum(plan.max_concurrent for plan in plans) // processes

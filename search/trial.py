@@ -23,7 +23,7 @@ from galaxy_models.errors import GalaxyError
 from search.entry import better
 from search.errors import FULL_DISK, PeerDiedError, StorageError, TrialHungError
 from search.files import error_path, hang_path, state_path, weights_path
-from search.nodes import check_software, this_software
+from search.nodes import check_run_dir, check_software, this_software
 from search.peers import Peers
 from search.run_files import RunFiles
 from search.shards import Shards
@@ -44,6 +44,7 @@ class GalaxyTrial(tune.Trainable):
     has), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see `Shards`), `run_dir` and `storage` (see
     `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `processes` (that
     train each trial together; this is the first), `device`, `gpu_share`, `weights_dir`, `metric`, `direction`
+    and `timeout_s`.
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
@@ -185,6 +186,7 @@ class GalaxyTrial(tune.Trainable):
             )
             if config["software"] is not None:
                 check_software(config["software"], this_software(), platform.node())
+                check_run_dir(None if config["storage"] else self._files.root, platform.node())
             self._survey = SurveyData(Shards(**config["shards"]).local())
         make = self._peers.lead if self._peers is not None else Trainer
 

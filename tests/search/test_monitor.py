@@ -16,7 +16,7 @@ from search.recorder import Recorder
 
 def make_monitor(ledger: Ledger, folder: Path, *, places: int = 1, budget_s: float | None = None) -> Monitor:
     console = Console(width=120)
-    return Monitor(ledger, Recorder(ledger, folder, keep_top=1, say=print), places, budget_s, console)
+    return Monitor(ledger, Recorder(ledger, folder, keep_top=1, say=print), lambda: places, budget_s, console)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3661, "1:01:01")])
@@ -122,7 +122,7 @@ def test_nodes_have_a_line_where_there_are_several(tmp_path: Path, capsys: pytes
     nodes = [Node(name="x", address=f"10.0.0.{i}", cpus=2, gpus=0, alive=i < 2) for i in range(3)]
     recorder = Recorder(ledger, tmp_path, keep_top=1, say=print)
     for shown in (nodes, nodes[:1]):
-        monitor = Monitor(ledger, recorder, 4, None, console, nodes=lambda shown=shown: shown)  # type: ignore[misc]
+        monitor = Monitor(ledger, recorder, lambda: 4, None, console, nodes=lambda shown=shown: shown)  # type: ignore[misc]
         if not ledger.live:
             tell(monitor, ledger, "0")
         console.print(monitor.render())
