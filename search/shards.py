@@ -84,7 +84,7 @@ def share_shards(folder: Path, manifest: Manifest, root: Storage) -> str:
     there = storage.names()
     if MANIFEST_NAME not in there:
         for shard in _files(manifest):
-            if there.get(shard) != (folder / shard).stat().st_size:
+            if shard not in there or there[shard].num_bytes != (folder / shard).stat().st_size:
                 storage.put(folder / shard, shard)
         # Last: who finds it finds all.
         storage.put(folder / MANIFEST_NAME, MANIFEST_NAME)
