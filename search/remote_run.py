@@ -54,7 +54,8 @@ def brought_here(run: str, root: str | None = None) -> Path:
         storage = _storage_of(run)
         folder.mkdir(parents=True, exist_ok=True)
     else:
-        root = root or load_record(folder)["options"].get("storage")
+        began = load_record(folder)["options"].get("storage")
+        root = root or began
         if root is None:
             return folder
         storage = Storage(root).child(folder.resolve().name)
