@@ -149,7 +149,8 @@ def retrain(job: FinalJob, setting: FinalSetting, files: RunFiles | None = None)
     )
     try:
         with trainers(setting.processes, setting.shards) as make:
-            trainer = make(job.config, survey, runtime=runtime, micro_batch=job.micro_batch)
+            # Its other processes may have to fetch the survey.
+            trainer = until_done(partial(make, job.config, survey, runtime=runtime, micro_batch=job.micro_batch))
             progress = _train(job, setting, files, survey, trainer)
         result = _evaluate(job, setting, files, survey, runtime, progress)
     except NoResultError as error:

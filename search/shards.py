@@ -62,8 +62,6 @@ def fetch_shards(uri: str, digest: str = "") -> Path:
     storage = Storage(uri)
     digest = digest or _manifest(storage).digest
     folder = _cached(digest)
-    if folder.is_dir():
-        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from odd_storage import OddStorage, journal_in
 from test_storage_lock import another_beats
@@ -142,6 +142,8 @@ def test_an_event_that_was_cut_short_here_is_no_difference(tmp_path: Path) -> No
     there=st.lists(st.integers(0, 20), max_size=4),
     segment_bytes=st.integers(1, 120),
 )
+# What is here ends where a segment there begins.
+@example(common=[], here=[0], there=[0, 0], segment_bytes=1)
 @settings(max_examples=60, deadline=None)
 def test_what_has_gone_on_in_two_places_is_refused_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, common: list[int], here: list[int], there: list[int], segment_bytes: int
