@@ -24,6 +24,10 @@ class StorageError(GalaxyError):
     """A place outside this machine that cannot be read or written."""
 
 
+class NoMachineError(RunError):
+    """A cluster that has no machine for a trial, yet."""
+
+
 class SearchFault(GalaxyError):
     """A search that ended without a result through no mistake of the user's."""
 

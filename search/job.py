@@ -15,9 +15,8 @@ from search.final import best_configs, plan_finals, retrain_finalists
 from search.finalist import FinalJob, FinalSetting, is_done
 from search.ledger import Ledger
 from search.lock import RunLock
-from search.mirror import Mirror
-from search.nodes import Needs, check_nodes
-from search.options import SearchOptions, plan_cluster, plan_places
+from search.nodes import Needs, check_nodes, places_on_cluster
+from search.options import SearchOptions, plan_places
 from search.preflight import Plan, make_plan
 from search.remote_run import mirrored
 from search.report import write_report
@@ -55,7 +54,12 @@ def run_search(options: SearchOptions) -> int:
         remedy = f"go on with --resume {mirror.uri if mirror is not None else run_dir}"
         sizes = stack.enter_context(running_ray(options.address, remedy))
         received = stack.enter_context(collected_signals(console))
-        job = _make_job(options, plan, run_dir, mirror, sizes)
+        if options.address is None:
+            ((num_cpus, num_gpus),) = sizes
+            places = plan_places(options, num_cpus=num_cpus, num_gpus=num_gpus)
+        else:
+            places = places_on_cluster(options, lambda line: opening.say(console, [line]))
+        job = Job(options, plan, places, run_dir, _shards(options, plan), mirror)
         if options.address is not None:
             opening.say(console, check_nodes(_needs(job)))
         try:
@@ -67,18 +71,12 @@ def run_search(options: SearchOptions) -> int:
                 mirror.put_below(run_dir / TENSORBOARD)
 
 
-def _make_job(
-    options: SearchOptions, plan: Plan, run_dir: Path, mirror: Mirror | None, sizes: list[tuple[int, int]]
-) -> Job:
-    if options.address is None:
-        ((num_cpus, num_gpus),) = sizes
-        places = plan_places(options, num_cpus=num_cpus, num_gpus=num_gpus)
-    else:
-        places = plan_cluster(options, sizes)
+def _shards(options: SearchOptions, plan: Plan) -> Shards:
+    """Where the survey lies for every machine; brought to the storage if a cluster has to fetch it there."""
     uri = plan.data_uri
     if options.address is not None and options.storage is not None and not uri:
         uri = share_shards(plan.data, plan.manifest, Storage(options.storage))
-    return Job(options, plan, places, run_dir, Shards(str(plan.data.resolve()), plan.manifest.digest, uri), mirror)
+    return Shards(str(plan.data.resolve()), plan.manifest.digest, uri)
 
 
 def _needs(job: Job) -> Needs:

@@ -1,17 +1,20 @@
 """The machines of a cluster: whether each has what a trial needs, found out before the first one starts."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from galaxy_models.data.manifest import Manifest
 from galaxy_models.errors import GalaxyError
-from search.errors import RunError
+from search.errors import NoMachineError, RunError
+from search.options import Places, SearchOptions, plan_cluster
 from search.run_dir import code_digests, package_versions
 
 _ANSWER_S = 120.0
+# How long machines may take that `ray up` is still preparing when a search begins.
+_JOIN_S = 180.0
 # Requests to object stores are signed with the time, and refused when it is far off.
 _MAX_CLOCK_S = 60.0
 _CODE = "code of this project"
@@ -160,6 +163,30 @@ def _has_shards(needs: Needs) -> bool:
         return Manifest.load(needs.shards).digest == needs.digest
     except (GalaxyError, OSError):
         return False
+
+
+def places_on_cluster(options: SearchOptions, say: Callable[[str], None]) -> Places:
+    """Divide the machines of the running cluster among trials; wait for the first to join, if there is none.
+
+    Args:
+        options: what the user asked for.
+        say: prints a line for the user.
+
+    Raises:
+        RunError: see `plan_cluster`.
+    """
+    until = time.monotonic() + _JOIN_S
+    told = False
+    while True:
+        try:
+            return plan_cluster(options, node_sizes())
+        except NoMachineError:
+            if time.monotonic() > until:
+                raise
+        if not told:
+            say(f"the cluster has no machine for a trial yet: waiting up to {_JOIN_S:.0f} s for one to join")
+            told = True
+        time.sleep(1.0)
 
 
 def node_sizes() -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from search.errors import RunError
+from search.errors import NoMachineError, RunError
 from search.storage import is_uri
 
 SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc", "grid")
@@ -156,7 +156,8 @@ def plan_cluster(options: SearchOptions, sizes: Sequence[tuple[int, int]]) -> Pl
         sizes: processors and GPUs of each machine there is.
 
     Raises:
-        RunError: no machine has what a trial asks for, and none is expected.
+        NoMachineError: no machine has what a trial asks for, and none is to be started.
+        RunError: options that contradict each other, or the machines.
     """
     has_gpus = any(num for _, num in sizes)
     gpus = options.gpus_per_trial if options.gpus_per_trial is not None else float(has_gpus)
@@ -169,7 +170,7 @@ def plan_cluster(options: SearchOptions, sizes: Sequence[tuple[int, int]]) -> Pl
         one = replace(one, cpus_per_trial=_share(options.cpus_per_trial, processes))
     wanted = [(cpus, num) for cpus, num in sizes if cpus and (num or not gpus)]
     if not wanted:
-        raise RunError(
+        raise NoMachineError(
             f"--address: the cluster has no machine for a trial ({gpus:g} GPUs), expected one: wait until it has "
             "joined, or name --max-concurrent, --cpus-per-trial and --gpus-per-trial of trials that machines are to be "
             "started for"
@@ -177,7 +178,7 @@ def plan_cluster(options: SearchOptions, sizes: Sequence[tuple[int, int]]) -> Pl
     plans = [plan_places(one, num_cpus=cpus, num_gpus=num) for cpus, num in wanted]
     room = sum(plan.max_concurrent for plan in plans) // processes
     if not room and options.max_concurrent is None:
-        raise RunError(
+        raise NoMachineError(
             f"--processes-per-trial, --gpus-per-trial: a trial has {processes} processes, and the cluster room for "
             f"{sum(plan.max_concurrent for plan in plans)}: ask for less, or wait until more machines have joined"
         )

@@ -92,7 +92,9 @@ class Hosts:
         return self._numbers.setdefault(name, len(self._numbers) + 1)
 
     def start(self, name: str) -> str:
-        """Start a host, also one that was killed; its address."""
+        """Start a host, unless it runs, also one that was killed; its address."""
+        if name in self._processes and self._processes[name].poll() is None:
+            return self.address(name)
         number = self._number(name)
         space, inner, outer = self._namespace(name), "eth0", f"{self._tag}v{number}"
         if name not in self._processes:
