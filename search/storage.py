@@ -156,6 +156,14 @@ class Storage:
         with contextlib.suppress(FileNotFoundError), self._told():
             self._fs.delete_file(self._path(name))
 
+    def found(self, name: str) -> Kept | None:
+        """What a file is like; None if there is none."""
+        from pyarrow import fs
+
+        with self._told():
+            info = self._fs.get_file_info(self._path(name))
+        return Kept(info.size, info.mtime_ns or 0) if info.type == fs.FileType.File else None
+
     def names(self, below: str = "") -> dict[str, Kept]:
         """All files below a folder, by name; none where there is no such folder."""
         from pyarrow import fs

@@ -1,7 +1,8 @@
 """One search at a time in a run that is kept in a storage, whatever machine it is worked on from.
 
 A storage has no locks, and the clocks of two machines need not agree. So whoever works on a run leaves its name there
-and writes it anew every few seconds; a name that does not change for a while is of a process that is no more.
+and writes it anew every few seconds. A name that has not changed for a while, by the storage's clock or before the eyes
+of who asks, is of a process that is no more.
 """
 
 import contextlib
@@ -130,7 +131,7 @@ def _wait_until_free(storage: Storage) -> None:
         RunError: its holder lives.
     """
     first = _holder(storage)
-    if first is None or _died_here(first):
+    if first is None or _died_here(first) or _silent_s(storage) > LEASE_S:
         return
     until = time.monotonic() + LEASE_S
     while time.monotonic() < until:
@@ -143,6 +144,15 @@ def _wait_until_free(storage: Storage) -> None:
                 f"{storage.uri}: in use by {_in_words(now)}, expected no other search in it: wait for its end, or stop "
                 "it"
             )
+
+
+def _silent_s(storage: Storage) -> float:
+    """How long the holder has been silent, in seconds, by the storage's own clock."""
+    mark = f".{LOCK}-{uuid.uuid4().hex}"
+    storage.write(mark, b"now")
+    now, last = storage.found(mark), storage.found(LOCK)
+    storage.remove(mark)
+    return (now.written_ns - last.written_ns) / 1e9 if now is not None and last is not None else 0.0
 
 
 def _holder(storage: Storage) -> dict[str, object] | None:

@@ -32,6 +32,8 @@ def test_what_is_kept_is_found_again(storage: Storage, tmp_path: Path) -> None:
     storage.put(tmp_path / "file", "c")
     assert {name: one.num_bytes for name, one in storage.names().items()} == {"a/b": 5, "c": 4}
     assert list(storage.names("a")) == ["a/b"]
+    assert storage.found("a/b") == storage.names()["a/b"]
+    assert storage.found("a") is storage.found("x") is None
     assert all(abs(one.written_ns / 1e9 - time.time()) < 60 for one in storage.names().values())
     assert storage.child("a").read("b") == b"three"
     assert storage.get("a/b", tmp_path / "here" / "b")

@@ -97,6 +97,16 @@ def test_one_that_is_silent_is_replaced(storage: OddStorage) -> None:
         assert holder(storage)["process"] == os.getpid()
 
 
+def test_one_that_has_long_been_silent_is_not_waited_for(storage: OddStorage) -> None:
+    leave_a_name(storage)
+    long_ago = time.time() - 5 * LEASE_S
+    os.utime(storage.folder / LOCK, (long_ago, long_ago))
+    start = time.monotonic()
+    with StorageLock(storage, pytest.fail):
+        assert time.monotonic() - start < LEASE_S
+        assert list(storage.names()) == [LOCK]
+
+
 def test_a_damaged_name_is_that_of_a_silent_one(storage: OddStorage) -> None:
     storage.write(LOCK, b"[3")
     with StorageLock(storage, pytest.fail):
