@@ -11,6 +11,8 @@ from search.options import (
     SAMPLERS,
     SHARES,
     SearchOptions,
+    check_storage_uri,
+    cluster_address,
     duration_s,
     fixed_parameter,
     gpu_share,
@@ -96,7 +98,8 @@ def _add_machine(group: Any) -> None:
     add(
         "--address",
         metavar="ADDRESS",
-        help="search on a running Ray cluster: auto, or host:port (default: a Ray of this machine's own)",
+        type=cluster_address,
+        help="search on a running Ray cluster: auto, or host:port; local: on a Ray of this machine's own (default)",
     )
     add("--cpus-per-trial", type=positive_int, metavar="N", help="processors of a trial (default: 1, or a share a GPU)")
     add("--gpus-per-trial", type=gpu_share, metavar="N", help="GPUs of a trial; a fraction shares one (default: 1)")
@@ -174,9 +177,13 @@ def _resumed(typed: dict[str, Any], command: str) -> SearchOptions:
     from search.remote_run import brought_here
 
     run = typed.pop("resume")
-    run_dir = brought_here(run)
-    if is_uri(run):
-        typed.setdefault("storage", parent(run))
+    if is_uri(run) and typed.setdefault("storage", parent(run)) != parent(run):
+        raise RunError(
+            f"--storage: got {typed['storage']} with --resume {run}, expected none, since the run goes on where it is: "
+            "leave it out, or copy the run's folder there and resume the copy"
+        )
+    check_storage_uri(typed.get("storage"))
+    run_dir = brought_here(run, typed.get("storage"))
     record = load_record(run_dir)
     began = SearchOptions.from_json(record["options"])
     if "min_complete" in typed and began.share != "race":
@@ -190,7 +197,7 @@ def _resumed(typed: dict[str, Any], command: str) -> SearchOptions:
     again = {path.stem: path for path in typed.get("space", [])}
     spaces = [again.pop(path.stem, _found(path, run_dir)) for path in began.spaces]
     options = replace(began, **_fields(typed), spaces=(*spaces, *again.values()), num_trials=num_trials)
-    if options.address and options.storage and isinstance(options.data, Path) and not options.data.is_dir():
+    if began.address and options.storage and isinstance(options.data, Path) and not options.data.is_dir():
         # What a search on a cluster was given is in its storage, too.
         from search.shards import shared_uri
 

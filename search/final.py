@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -20,7 +21,7 @@ from search.options import Places
 from search.peers import Rooms
 from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, load_result
 from search.retrain import attempt, fail
-from search.run_files import RunFiles
+from search.run_files import RunFiles, until_done
 from search.storage import Storage
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def retrain_finalists(
     """
     files = RunFiles(setting.run_dir, Storage(setting.storage) if setting.storage else None)
     results: dict[FinalJob, FinalRun] = {}
-    _remove_others(jobs, setting, files)
+    until_done(lambda: _remove_others(jobs, setting, files), received=received)
     for job in jobs:
         folder = setting.folder(job)
         if is_done(job, setting):
@@ -122,7 +123,7 @@ def retrain_finalists(
             continue
         # Of another configuration or survey, or a failure: no report must take it for this job's.
         for name in (RESULT_NAME, PREDICTIONS_NAME):
-            files.remove(folder / name)
+            until_done(partial(files.remove, folder / name), received=received)
     rooms = Rooms(places)
     waiting = {rooms.start(attempt, job, setting): job for job in jobs if job not in results}
     sizes = {job: job.micro_batch or job.config.batch_size for job in jobs}
@@ -136,7 +137,7 @@ def retrain_finalists(
                 waiting[rooms.start(attempt, replace(job, micro_batch=sizes[job]), setting)] = job
             else:
                 for name in (RESULT_NAME, PREDICTIONS_NAME, WEIGHTS_NAME):
-                    files.fetch(setting.folder(job) / name)
+                    until_done(partial(files.fetch, setting.folder(job) / name), received=received)
                 results[job] = result
                 on_done(result)
     for reference in waiting:

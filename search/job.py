@@ -62,11 +62,13 @@ def run_search(options: SearchOptions) -> int:
         job = Job(options, plan, places, run_dir, _shards(options, plan), mirror)
         if options.address is not None:
             opening.say(console, check_nodes(_needs(job)))
-        code = _run(job, session, console, received)
-        if mirror is not None:
-            mirror.put_below(run_dir / FOLDER)
-            mirror.put_below(run_dir / TENSORBOARD)
-        return code
+        try:
+            return _run(job, session, console, received)
+        finally:
+            # A search that ended without a result has a report, too.
+            if mirror is not None:
+                mirror.put_below(run_dir / FOLDER)
+                mirror.put_below(run_dir / TENSORBOARD)
 
 
 def _shards(options: SearchOptions, plan: Plan) -> Shards:

@@ -9,12 +9,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from search.entry import Entry
 from search.errors import StorageError
 from search.files import STATES, WEIGHTS, unwanted
-from search.storage import Storage
+from search.journal import whole_bytes
+from search.storage import Kept, Storage
 
 SEGMENTS = "journal"
 # An object cannot be appended to: the journal is kept in segments, of which the last is written again as it grows.
@@ -23,6 +25,23 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
 # How long a search that has ended waits for a storage that cannot be reached.
 PATIENCE_S = 60.0
 _TELL_INTERVAL_S = 60.0
+# A call to a storage ends within about this, by the time limits and retries of pyarrow's clients.
+_LAST_CALL_S = 60.0
+_LOOK_INTERVAL_S = 0.1
+_SWEEP = "sweep:"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Something to be done with the storage, repeated until it succeeds.
+
+    Attributes:
+        work: what to do.
+        key: what it concerns.
+    """
+
+    work: Callable[[], None]
+    key: str
 
 
 def segment_name(start: int) -> str:
@@ -30,9 +49,11 @@ def segment_name(start: int) -> str:
     return f"{SEGMENTS}/{start:015d}.log"
 
 
-def segment_starts(names: dict[str, int]) -> list[tuple[int, int]]:
+def segment_starts(names: Mapping[str, Kept]) -> list[tuple[int, int]]:
     """Start and length of the journal's segments among a storage's files, in order, up to the first gap."""
-    found = sorted((int(name[len(SEGMENTS) + 1 : -4]), size) for name, size in names.items() if _is_segment(name))
+    found = sorted(
+        (int(name[len(SEGMENTS) + 1 : -4]), one.num_bytes) for name, one in names.items() if _is_segment(name)
+    )
     whole: list[tuple[int, int]] = []
     for start, size in found:
         if start == (sum(whole[-1]) if whole else 0):
@@ -53,26 +74,39 @@ class Mirror:
         journal: the run's journal, of whose beginning the storage has a part, or all.
         storage: the run's folder in the storage.
         say: prints a line for the user.
+        ours: asked before anything is done there; where it says no, nothing is done any more.
 
     Attributes:
         uri: the run's folder in the storage.
     """
 
-    def __init__(self, run_dir: Path, journal: Path, storage: Storage, *, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        journal: Path,
+        storage: Storage,
+        *,
+        say: Callable[[str], None],
+        ours: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.uri = storage.uri
         self._run_dir = run_dir
         self._journal = journal
         self._storage = storage
         self._say = say
+        self._ours = ours
         starts = segment_starts(storage.names(SEGMENTS))
         # The last one goes on growing.
         self._segment, self._sent = (starts[-1][0], sum(starts[-1])) if starts else (0, 0)
         self._size = self._sent
-        self._jobs: deque[Callable[[], None]] = deque()
-        self._current: Callable[[], None] | None = None
+        self._jobs: deque[_Job] = deque()
+        self._current: _Job | None = None
         self._changed = threading.Condition()
         self._give_up_at = float("inf")
         self._told_at = -float("inf")
+        if journal.is_file() and (size := whole_bytes(journal)) > self._sent:
+            # An earlier session could not bring all of it.
+            self.committed(size)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -81,8 +115,8 @@ class Mirror:
         with self._changed:
             self._size = size
             # What is still to be done brings it along, unless something else was asked for since.
-            if not self._jobs or self._jobs[-1] != self._send_journal:
-                self._jobs.append(self._send_journal)
+            if not self._jobs or self._jobs[-1].key != SEGMENTS:
+                self._jobs.append(_Job(self._send_journal, SEGMENTS))
             self._changed.notify()
 
     def put(self, path: Path) -> None:
@@ -94,9 +128,15 @@ class Mirror:
                 data = path.read_bytes()
             except FileNotFoundError:
                 return
+            # It may have been written anew since, and know more of the journal than has arrived.
+            self._send_journal()
             self._storage.write(name, data)
 
-        self.do(send)
+        with self._changed:
+            # While the storage does not answer, the driver's sign of life alone would make a job of every few seconds.
+            if all(job.key != name for job in self._jobs):
+                self._jobs.append(_Job(send, name))
+            self._changed.notify()
 
     def put_below(self, folder: Path) -> None:
         """Bring all files below a folder of the run's."""
@@ -114,12 +154,11 @@ class Mirror:
                 for name in unwanted(names, space, live=live, best=best, num_known=num_known):
                     self._storage.remove(name)
 
-        self.do(remove)
-
-    def do(self, job: Callable[[], None]) -> None:
-        """Do something with the storage after all that was asked for before; it is repeated until it succeeds."""
         with self._changed:
-            self._jobs.append(job)
+            key = f"{_SWEEP}{space}"
+            # A later one removes what an earlier one would have, but not before the journal says why.
+            kept = [job for job in self._jobs if job.key != key]
+            self._jobs = deque([*kept, _Job(remove, key)])
             self._changed.notify()
 
     def close(self) -> bool:
@@ -127,14 +166,9 @@ class Mirror:
         with self._changed:
             self._give_up_at = time.monotonic() + PATIENCE_S
             self._changed.notify()
-        while self._thread.is_alive():
-            with self._changed:
-                if self._is_done():
-                    return True
-            time.sleep(0.02)
-        return self._is_done()
-
-    def _is_done(self) -> bool:
+        # A call that never returns is not waited for either.
+        while self._thread.is_alive() and time.monotonic() < self._give_up_at + _LAST_CALL_S:
+            self._thread.join(_LOOK_INTERVAL_S)
         return not self._jobs and self._current is None
 
     def _send_journal(self) -> None:
@@ -145,6 +179,11 @@ class Mirror:
         with self._journal.open("rb") as file:
             file.seek(self._segment)
             data = file.read(target - self._segment)
+        if len(data) < target - self._segment:
+            raise StorageError(
+                f"{self._journal}: {self._segment + len(data):,} bytes, expected {target:,}, which were written: the "
+                "file was changed by something else; leave it alone"
+            )
         self._storage.write(segment_name(self._segment), data)
         self._sent = target
         if len(data) >= SEGMENT_BYTES:
@@ -154,12 +193,16 @@ class Mirror:
         wait_s = _FIRST_WAIT_S
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._current)
+                self._changed.wait_for(lambda: self._jobs or self._current or self._is_closing())
                 if self._current is None:
+                    if not self._jobs:
+                        return
                     self._current = self._jobs.popleft()
             try:
-                self._current()
-            except StorageError as error:
+                if not self._ours():
+                    return
+                self._current.work()
+            except (StorageError, OSError) as error:
                 if time.monotonic() > self._give_up_at:
                     return
                 self._tell(error)
@@ -169,11 +212,14 @@ class Mirror:
             wait_s = _FIRST_WAIT_S
             with self._changed:
                 self._current = None
-                if self._give_up_at < float("inf"):
+                if self._is_closing():
                     # Whatever gets through shows that waiting is worth it.
                     self._give_up_at = time.monotonic() + PATIENCE_S
 
-    def _tell(self, error: StorageError) -> None:
+    def _is_closing(self) -> bool:
+        return self._give_up_at < float("inf")
+
+    def _tell(self, error: StorageError | OSError) -> None:
         if time.monotonic() - self._told_at > _TELL_INTERVAL_S:
             self._told_at = time.monotonic()
-            self._say(f"the storage does not answer, the search goes on and tries again: {error}")
+            self._say(f"the storage lacks the latest of the run; the search goes on and tries again: {error}")

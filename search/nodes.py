@@ -118,7 +118,9 @@ def check_nodes(needs: Needs) -> list[str]:
         for key in nodes
     }
     done, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
-    for reference in silent:
+    # One that left meanwhile, as spot machines do, lacks nothing.
+    here = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    for reference in (one for one in silent if asked[one] in here):
         raise RunError(
             f"node {nodes[asked[reference]]['NodeManagerAddress']}: no answer within {_ANSWER_S:.0f} s, expected one: "
             "end the node, or see its logs"
@@ -128,6 +130,8 @@ def check_nodes(needs: Needs) -> list[str]:
         try:
             found.append(ray.get(reference))
         except ray.exceptions.RayError as error:
+            if asked[reference] not in here:
+                continue
             words = " ".join(str(error).split())
             raise RunError(
                 f"node {nodes[asked[reference]]['NodeManagerAddress']}: {words:.300}, expected it to run a task: "

@@ -216,14 +216,28 @@ def check_free(options: SearchOptions) -> None:
     for path in (options.runs_dir, *options.runs_dir.parents):
         if path.exists() and not path.is_dir():
             raise RunError(f"--runs-dir: {path} is a file, expected a folder: choose another")
-    if options.storage is not None and not is_uri(options.storage):
-        raise RunError(
-            f"--storage: got {options.storage}, expected a URI such as s3://bucket/runs: for a folder that "
-            "all machines share, use --runs-dir"
-        )
+    check_storage_uri(options.storage)
     if options.name is not None and (options.runs_dir / options.name).exists():
         taken = options.runs_dir / options.name
         raise RunError(f"--name: {taken} exists already, expected a new folder: choose another name")
+
+
+def check_storage_uri(storage: str | None) -> None:
+    """Check that a storage, if there is one, is named as one.
+
+    Raises:
+        RunError: it is a path.
+    """
+    if storage is not None and not is_uri(storage):
+        raise RunError(
+            f"--storage: got {storage}, expected a URI such as s3://bucket/runs: for a folder that all machines share, "
+            "use --runs-dir"
+        )
+
+
+def cluster_address(text: str) -> str | None:
+    """Parse the address of a cluster; None for `local`, a Ray of this machine's own."""
+    return None if text == "local" else text
 
 
 def duration_s(text: str) -> float:

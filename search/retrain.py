@@ -6,7 +6,6 @@ What is done is kept after every epoch, so that a worker that died, or a search 
 import gc
 import math
 import platform
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from galaxy_models.cli import machine_fault
 from galaxy_models.data.manifest import SPLIT_NAMES
 from galaxy_models.errors import GalaxyError, WeightsError
-from search.errors import FULL_DISK, PeerDiedError, StorageError
+from search.errors import PeerDiedError, StorageError
 from search.finalist import FinalJob, FinalSetting
 from search.nodes import check_software, this_software
 from search.peers import trainers
 from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, save_result
-from search.run_files import RunFiles
+from search.run_files import RunFiles, until_done
 
 if TYPE_CHECKING:
     from galaxy_models.training.loop import Trainer
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from galaxy_models.training.survey import SurveyData
 
 STATE_NAME = "state.pt"
-WAIT_S = 2.0
 TEST = "test"
 
 
@@ -142,7 +140,7 @@ def retrain(job: FinalJob, setting: FinalSetting, files: RunFiles | None = None)
         path.unlink()
     if setting.software is not None:
         check_software(setting.software, this_software(), platform.node())
-    survey = SurveyData(setting.shards.local())
+    survey = SurveyData(until_done(setting.shards.local))
     runtime = Runtime(
         device=setting.device,
         threads=setting.threads,
@@ -151,16 +149,17 @@ def retrain(job: FinalJob, setting: FinalSetting, files: RunFiles | None = None)
     )
     try:
         with trainers(setting.processes, setting.shards) as make:
-            trainer = make(job.config, survey, runtime=runtime, micro_batch=job.micro_batch)
+            # Its other processes may have to fetch the survey.
+            trainer = until_done(partial(make, job.config, survey, runtime=runtime, micro_batch=job.micro_batch))
             progress = _train(job, setting, files, survey, trainer)
         result = _evaluate(job, setting, files, survey, runtime, progress)
     except NoResultError as error:
         # No other command shall take them for a network that was evaluated.
-        files.remove(folder / WEIGHTS_NAME)
+        until_done(lambda: files.remove(folder / WEIGHTS_NAME))
         spent = {name: getattr(error.progress, name) for name in ("epochs", "seconds", "energy_j")}
         result = job.result(failure=str(error), **spent)
     _write(files, folder / RESULT_NAME, lambda _: save_result(setting.run_dir, result))
-    files.remove(folder / STATE_NAME)
+    until_done(lambda: files.remove(folder / STATE_NAME))
     return result
 
 
@@ -172,13 +171,13 @@ def _train(
 
     folder = setting.folder(job)
     identity = {"config": job.config.to_dict(), "survey_digest": survey.manifest.digest}
-    files.fetch(folder / STATE_NAME)
+    until_done(lambda: files.fetch(folder / STATE_NAME))
     progress = _resume(trainer, folder / STATE_NAME, identity)
     if progress.epochs:
-        files.fetch(folder / WEIGHTS_NAME)
+        until_done(lambda: files.fetch(folder / WEIGHTS_NAME))
     else:
         # Of another configuration or survey.
-        files.remove(folder / WEIGHTS_NAME)
+        until_done(lambda: files.remove(folder / WEIGHTS_NAME))
     while trainer.epoch < job.config.epochs:
         metrics = trainer.run_epoch()
         if metrics["diverged"]:
@@ -195,17 +194,13 @@ def _train(
 
 
 def _write(files: RunFiles, path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file and keep it; while the disk is full or the storage does not answer, wait and try again."""
-    while True:
-        try:
-            write(path)
-            files.keep(path)
-        except (OSError, StorageError) as error:
-            if isinstance(error, OSError) and error.errno not in FULL_DISK:
-                raise
-            time.sleep(WAIT_S)
-        else:
-            return
+    """Write a file and keep it, as soon as the disk has room and the storage answers."""
+
+    def work() -> None:
+        write(path)
+        files.keep(path)
+
+    until_done(work)
 
 
 def _resume(trainer: "Trainer", state_file: Path, identity: dict[str, Any]) -> _Progress:

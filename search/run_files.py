@@ -1,13 +1,44 @@
 """What a process reads and writes of a run: in the run's folder itself, or by way of the run's storage."""
 
 import os
+import platform
 import shutil
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
+from search.errors import FULL_DISK, StorageError
 from search.places import cache_dir
 from search.storage import Storage
+
+# How long to wait for room or for the storage before trying again.
+WAIT_S = 2.0
+_T = TypeVar("_T")
+
+
+def until_done(work: Callable[[], _T], *, received: Sequence[int] = ()) -> _T:
+    """Do something with files; while the disk is full or the storage does not answer, wait and do it again.
+
+    Args:
+        work: what to do.
+        received: signals that came; the first ends the waiting.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        OSError, StorageError: what was waited for when a signal came; of an OSError, any but a full disk at once.
+    """
+    while True:
+        try:
+            return work()
+        except (OSError, StorageError) as error:
+            if received or (isinstance(error, OSError) and error.errno not in FULL_DISK):
+                raise
+            time.sleep(WAIT_S)
 
 
 class RunFiles:
@@ -39,12 +70,11 @@ class RunFiles:
             run_dir: the run's folder on the driver's machine.
             storage: the URI of the run's folder in a storage; None without one.
 
-        Raises:
-            StorageError: no credentials for the storage.
         """
         if storage is None:
             return cls(run_dir, None)
-        node_root = cache_dir() / "workers" / run_dir.name
+        # Machines may share a home, with the cache in it; processes of another cannot be seen from here.
+        node_root = cache_dir() / "workers" / run_dir.name / platform.node()
         _remove_those_of_the_dead(node_root)
         return cls(node_root / str(os.getpid()), Storage(storage), node_root=node_root)
 

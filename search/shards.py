@@ -1,7 +1,6 @@
 """A survey's shards on every machine that trains: shared, or fetched once by each machine."""
 
 import fcntl
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from galaxy_models.data.manifest import MANIFEST_NAME, Manifest
 from galaxy_models.errors import GalaxyError
-from search.errors import StorageError
+from search.errors import RunError, StorageError
 from search.places import cache_dir
 from search.storage import Storage, child_uri
 
@@ -40,7 +39,8 @@ class Shards:
         """The folder on this machine; the first who asks fetches it.
 
         Raises:
-            StorageError: it cannot be fetched.
+            RunError: what is to be fetched is another survey, or is not whole.
+            StorageError: the storage does not answer.
         """
         return fetch_shards(self.uri, self.digest) if self.uri else Path(self.path)
 
@@ -56,7 +56,8 @@ def fetch_shards(uri: str, digest: str = "") -> Path:
         The folder on this machine.
 
     Raises:
-        StorageError: no survey there, another one, or one that is not whole.
+        RunError: no survey there, another one, or one that is not whole.
+        StorageError: the storage does not answer.
     """
     storage = Storage(uri)
     digest = digest or _manifest(storage).digest
@@ -81,7 +82,7 @@ def share_shards(folder: Path, manifest: Manifest, root: Storage) -> str:
     there = storage.names()
     if MANIFEST_NAME not in there:
         for shard in _files(manifest):
-            if there.get(shard) != (folder / shard).stat().st_size:
+            if shard not in there or there[shard].num_bytes != (folder / shard).stat().st_size:
                 storage.put(folder / shard, shard)
         # Last: who finds it finds all.
         storage.put(folder / MANIFEST_NAME, MANIFEST_NAME)
@@ -113,29 +114,36 @@ def _short(digest: str) -> str:
 def _manifest(storage: Storage) -> Manifest:
     data = storage.read(MANIFEST_NAME)
     if data is None:
-        raise StorageError(f"{storage.uri}: no {MANIFEST_NAME} in it, expected a folder of shards: check --data")
+        raise RunError(f"{storage.uri}: no {MANIFEST_NAME} in it, expected a folder of shards: check --data")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / MANIFEST_NAME).write_bytes(data)
-        return Manifest.load(folder)
+        try:
+            return Manifest.load(folder)
+        except GalaxyError as error:
+            # The copy that was read is gone when this is.
+            raise RunError(str(error).replace(folder, storage.uri)) from None
 
 
 def _fetch(storage: Storage, folder: Path, digest: str) -> None:
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}")
+    """Bring a survey here; the cache's lock is held. What an earlier try brought is not fetched again."""
+    manifest = _manifest(storage)
+    if manifest.digest != digest:
+        raise RunError(
+            f"{storage.uri}: the digest is {manifest.digest:.19}, expected {digest:.19}: the survey has changed "
+            "since the search began; restore it, or begin a new search"
+        )
+    partial = folder.with_name(f".{folder.name}.partial")
     try:
-        partial.mkdir()
-        manifest = _manifest(storage)
-        if manifest.digest != digest:
-            raise StorageError(
-                f"{storage.uri}: the digest is {manifest.digest:.19}, expected {digest:.19}: the survey has changed "
-                "since the search began; restore it, or begin a new search"
-            )
         for name in (*_files(manifest), MANIFEST_NAME):
-            if not storage.get(name, partial / name):
-                raise StorageError(f"{storage.uri}: no {name} in it, expected what the manifest lists: upload it again")
-        try:
-            manifest.verify(partial)
-        except GalaxyError as error:
-            raise StorageError(f"{storage.uri}: {error}") from error
-        partial.rename(folder)
-    finally:
+            if not (partial / name).is_file() and not storage.get(name, partial / name):
+                raise RunError(f"{storage.uri}: no {name} in it, expected what the manifest lists: upload it again")
+        manifest.verify(partial)
+    except GalaxyError as error:
+        if isinstance(error, StorageError):
+            raise
+        # No later try shall find what was refused.
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, RunError):
+            raise
+        raise RunError(str(error).replace(str(partial), storage.uri)) from None
+    partial.rename(folder)

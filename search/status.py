@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ def _tell(run: str, *, as_json: bool) -> int:
     from search.remote_run import copied
 
     with copied(run, wanted=lambda name: name.partition("/")[0] not in ("final", "tensorboard")) as run_dir:
-        progress = read_progress(run_dir)
+        progress = replace(read_progress(run_dir), run=run)
     if as_json:
         print(json.dumps(asdict(progress), indent=2))
         return 0

@@ -1,15 +1,20 @@
 """One search at a time in a run that is kept in a storage, whatever machine it is worked on from.
 
 A storage has no locks, and the clocks of two machines need not agree. So whoever works on a run leaves its name there
-and writes it anew every few seconds; a name that does not change for a while is of a process that is no more.
+and writes it anew every few seconds. A name that has not changed for a while, by the storage's clock or before the eyes
+of who asks, is of a process that is no more.
 """
 
+import contextlib
 import json
+import math
 import os
 import platform
 import threading
 import time
 import uuid
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 import psutil
@@ -23,6 +28,9 @@ BEAT_S = 10.0
 LEASE_S = 45.0
 # Two that find the place free at once: the later one's name stands after this.
 _SETTLE_S = 1.0
+_LOOK_INTERVAL_S = 1.0
+# Goes on while the machine sleeps, where there is such a clock.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class StorageLock:
@@ -30,6 +38,7 @@ class StorageLock:
 
     Args:
         storage: the run's folder there.
+        on_lost: called once, from a thread, when another search holds the run; told where and who.
 
     Attributes:
         lost: who holds the run instead, if anybody; empty while it is ours.
@@ -39,10 +48,13 @@ class StorageLock:
         StorageError: the storage cannot be written.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, on_lost: Callable[[str], None]) -> None:
         self._storage = storage
+        self._on_lost = on_lost
         self._id = uuid.uuid4().hex
         self._beats = 0
+        self._known_s = 0.0
+        self._asking = threading.Lock()
         self.lost = ""
         _wait_until_free(storage)
         self._beat()
@@ -55,23 +67,45 @@ class StorageLock:
 
     def _beat(self) -> None:
         self._beats += 1
-        holder = {"id": self._id, "beat": self._beats, "host": platform.node(), "process": os.getpid()}
+        holder = {
+            "id": self._id, "beat": self._beats, "host": platform.node(), "process": os.getpid(), "among": _among(),
+        }  # fmt: skip
         self._storage.write(LOCK, json.dumps(holder).encode())
 
     def _is_ours(self) -> bool:
+        asked_s = time.clock_gettime(_CLOCK)
         found = _holder(self._storage)
         if found is None or found.get("id") == self._id:
+            self._known_s = asked_s
             return True
         self.lost = _in_words(found)
         return False
 
+    def confirm(self) -> bool:
+        """Whether the run is still ours. Asks only if that was not known a moment ago, as after a sleep of the machine.
+
+        Raises:
+            StorageError: the storage does not answer.
+        """
+        return time.clock_gettime(_CLOCK) - self._known_s < LEASE_S / 2 or self._ask()
+
+    def _ask(self) -> bool:
+        with self._asking:
+            if self.lost:
+                return False
+            if self._is_ours():
+                return True
+            self._known_s = -math.inf
+            self._on_lost(f"{self._storage.uri}: {self.lost} works on it now")
+            return False
+
     def _keep(self) -> None:
         while not self._over.wait(BEAT_S):
             try:
-                if not self._is_ours():
+                if not self._ask():
                     return
                 self._beat()
-            except StorageError:
+            except (StorageError, OSError):
                 continue  # told by whoever has something to bring there
 
     def __enter__(self) -> "StorageLock":
@@ -84,11 +118,10 @@ class StorageLock:
         """Let go of it."""
         self._over.set()
         self._thread.join()
-        if not self.lost:
-            try:
+        # Where it cannot be removed it is found silent by whoever comes next.
+        with contextlib.suppress(StorageError, OSError):
+            if not self.lost and self._is_ours():
                 self._storage.remove(LOCK)
-            except StorageError:
-                return  # found silent by whoever comes next
 
 
 def _wait_until_free(storage: Storage) -> None:
@@ -98,11 +131,11 @@ def _wait_until_free(storage: Storage) -> None:
         RunError: its holder lives.
     """
     first = _holder(storage)
-    if first is None or _died_here(first):
+    if first is None or _died_here(first) or _silent_s(storage) > LEASE_S:
         return
     until = time.monotonic() + LEASE_S
     while time.monotonic() < until:
-        time.sleep(1.0)
+        time.sleep(_LOOK_INTERVAL_S)
         now = _holder(storage)
         if now is None:
             return
@@ -111,6 +144,15 @@ def _wait_until_free(storage: Storage) -> None:
                 f"{storage.uri}: in use by {_in_words(now)}, expected no other search in it: wait for its end, or stop "
                 "it"
             )
+
+
+def _silent_s(storage: Storage) -> float:
+    """How long the holder has been silent, in seconds, by the storage's own clock."""
+    mark = f".{LOCK}-{uuid.uuid4().hex}"
+    storage.write(mark, b"now")
+    now, last = storage.found(mark), storage.found(LOCK)
+    storage.remove(mark)
+    return (now.written_ns - last.written_ns) / 1e9 if now is not None and last is not None else 0.0
 
 
 def _holder(storage: Storage) -> dict[str, object] | None:
@@ -124,9 +166,22 @@ def _holder(storage: Storage) -> dict[str, object] | None:
 
 
 def _died_here(holder: dict[str, object]) -> bool:
-    """Whether the holder was a process of this machine, which is no more."""
+    """Whether the holder was a process that would be seen from here, and is no more."""
     process = holder.get("process")
-    return holder.get("host") == platform.node() and isinstance(process, int) and not psutil.pid_exists(process)
+    near = bool(_among()) and holder.get("among") == _among()
+    return near and isinstance(process, int) and not psutil.pid_exists(process)
+
+
+def _among() -> str:
+    """What tells processes that this one can see from all others; empty where nothing does.
+
+    Machines made from one image may have one name, and containers of one machine do not see each other's processes.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
 
 
 def _in_words(holder: dict[str, object]) -> str:

@@ -86,6 +86,9 @@ class GalaxyTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train and validate one epoch."""
         try:
+            if self._survey is None:
+                # Fetched once for all workers of the machine, which may take longer than an epoch.
+                Shards(**self.config["shards"]).local()
             with self._watched():
                 result = self._epoch()
         except PeerDiedError:

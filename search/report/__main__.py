@@ -36,12 +36,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write(named: list[str], out: Path | None) -> int:
-    from search.remote_run import brought_here
+    from search.lock import read_holder
+    from search.remote_run import brought_here, local_folder
     from search.report.joint import write_joint_report
     from search.report.source import read_run
     from search.report.write import write_findings
 
-    run_dirs = [brought_here(run) if is_uri(run) else Path(run) for run in named]
+    folders = {run: local_folder(run) for run in named}
+    # A search of this machine has the latest itself.
+    run_dirs = [
+        brought_here(run) if is_uri(run) and not read_holder(folder).holds else folder
+        for run, folder in folders.items()
+    ]
     runs = [read_run(run_dir) for run_dir in run_dirs]
     if len(runs) == 1:
         page = write_findings(runs[0], out)

@@ -132,6 +132,7 @@ def test_bounds_may_be_raised_and_spaces_added_or_moved(tmp_path: Path) -> None:
         (("--max-epochs", "3"), "--max-epochs: got 3, expected at least the run's 9"),
         (("--seed", "3"), "--seed: a run keeps what it began with"),
         (("--warm-start", "w"), "--warm-start: a run keeps what it began with"),
+        (("--storage", "there"), "--storage: got there, expected a URI such as s3://bucket/runs: for a folder that"),
         *(
             ((f"--{name}", value), f"--{name}: a run keeps what it began with")
             for name, value in {
@@ -181,3 +182,35 @@ def test_a_record_of_another_version_is_refused(tmp_path: Path, version: Any) ->
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"nowhere: no run\.json in it"):
         resumed(tmp_path / "nowhere")
+
+
+def test_a_search_on_a_cluster_goes_on_on_one_machine(tmp_path: Path) -> None:
+    assert options("--address", "auto").address == "auto"
+    assert options("--address", "local").address is None
+    began = SearchOptions(spaces=(Path("gone/other.py"),), address="auto").to_json()
+    run_dir = begun(tmp_path, options=began)
+    assert resumed(run_dir).address == "auto"
+    assert resumed(run_dir, "--address", "local").address is None
+
+
+def test_what_a_cluster_was_given_is_in_its_storage(tmp_path: Path) -> None:
+    root, digest = (tmp_path / "kept").as_uri(), "sha256:0123456789abcdef0"
+    began = SearchOptions(spaces=(Path("gone/other.py"),), address="auto", storage=root, data=Path("gone"))
+    run_dir = begun(tmp_path, options=began.to_json(), survey={"digest": digest})
+    assert resumed(run_dir).data == f"{root}/_shards/0123456789abcdef"
+    assert resumed(run_dir, "--address", "local").data == f"{root}/_shards/0123456789abcdef"
+    assert resumed(run_dir, "--data", str(tmp_path)).data == tmp_path
+
+
+def test_a_run_goes_on_where_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_dir, root = begun(tmp_path), (tmp_path / "kept").as_uri()
+    with pytest.raises(RunError, match=r"kept/run: no run\.json in it, expected the folder of a run in a storage"):
+        parse_options(["--resume", f"{root}/run"], "again")
+    (tmp_path / "kept" / "run").mkdir(parents=True)
+    (tmp_path / "kept" / "run" / "run.json").write_bytes((run_dir / "run.json").read_bytes())
+    here = parse_options(["--resume", f"{root}/run"], "again")
+    assert (here.storage, here.resume) == (root, Path("runs/run"))
+    words = "--storage: got file:///x with --resume .*/kept/run, expected none, since the run goes on where it is"
+    with pytest.raises(RunError, match=words):
+        parse_options(["--resume", f"{root}/run", "--storage", "file:///x"], "again")

@@ -14,8 +14,10 @@ from two_spaces import epoch, make_ledger
 from search.entry import Entry
 from search.errors import RunError
 from search.forecast import forecast
+from search.journal import JOURNAL
 from search.live_file import LIVE, Live, Node, RunningTrial, save_live
 from search.lock import LOCK, RunLock
+from search.mirror import segment_name
 from search.options import SearchOptions
 from search.progress import read_progress
 from search.status import clock, main
@@ -285,3 +287,16 @@ def test_a_trial_that_is_run_again_takes_the_place_of_none_that_is_due() -> None
 )
 def test_a_duration_in_words(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_a_run_in_a_storage_is_told_by_its_own_name(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept" / "a"
+    for path, name in ((run_dir / "run.json", "run.json"), (run_dir / JOURNAL, segment_name(0))):
+        (kept / name).parent.mkdir(parents=True, exist_ok=True)
+        (kept / name).write_bytes(path.read_bytes())
+    assert main([kept.as_uri()]) == 0
+    out = capsys.readouterr().out
+    assert f"run      {kept.as_uri()}\n" in out
+    assert f"python -m search.run --resume {kept.as_uri()}\n" in out
