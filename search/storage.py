@@ -59,9 +59,19 @@ class Storage:
 
     Args:
         uri: such as `s3://bucket/runs`, `gs://bucket/runs`, or `file:///shared/runs`.
+
+    Raises:
+        StorageError: the URI holds a key.
     """
 
     def __init__(self, uri: str) -> None:
+        scheme, _, rest = uri.partition("://")
+        if "@" in rest.partition("/")[0] or "secret" in rest.partition("?")[2].lower():
+            # Not repeated: it would stand in records, logs and reports.
+            raise StorageError(
+                f"{scheme}://...: a key in the URI, expected none there: give keys by the environment, a profile or a "
+                "machine's role"
+            )
         self.uri = uri
 
     @cached_property

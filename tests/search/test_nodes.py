@@ -90,13 +90,18 @@ def test_a_machine_looks_for_what_is_needed(tmp_path: Path) -> None:
     assert look(Needs("", "", "", "")).lacks == ()
 
 
-def test_the_code_is_told_apart_by_one_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_is_told_apart_by_one_digest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before = this_software()
     assert before["python"].count(".") == 2
     assert before["ray"].startswith("2.")
-    digests = module.code_digests()
-    monkeypatch.setattr(module, "code_digests", lambda: dict(reversed(digests.items())))
-    assert this_software() == before
-    monkeypatch.setattr(module, "code_digests", lambda: digests | {"search/trial.py": "changed"})
-    changed = this_software()
-    assert {name for name in before if before[name] != changed[name]} == {"code of this project"}
+    for room in ("galaxy_models", "search"):
+        (tmp_path / room).mkdir()
+    (tmp_path / "search" / "nodes.py").write_text("")
+    (tmp_path / "galaxy_models" / "loop.py").write_text("a = 1\n")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "search" / "nodes.py"))
+    one = this_software()
+    (tmp_path / "galaxy_models" / "loop.py").write_text("a = 2\n")
+    other = this_software()
+    changed = [name for name in one if one[name] != other[name]]
+    assert changed == ["code of this project"]
+    assert one["code of this project"] != before["code of this project"]

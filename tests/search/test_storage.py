@@ -172,3 +172,10 @@ def test_a_search_without_credentials_ends_soon_with_one_message(tmp_path: Path)
         assert ended.stderr.count("\n") == 1
         assert {signed for _, signed in server.seen} == {False}
         assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("uri", ["s3://KEY:hidden@bucket/runs", "s3://bucket/runs?secret_key=hidden"])
+def test_a_key_in_a_uri_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(StorageError, match=r"s3://\.\.\.: a key in the URI, expected none there") as refused:
+        Storage(uri)
+    assert "hidden" not in str(refused.value)
