@@ -138,8 +138,8 @@ def measure(hosts: Hosts, names: list[str], folder: Path, options: argparse.Name
         # The most first; then hosts leave.
         for number in sorted(options.hosts, reverse=True):
             for name in names[number:]:
-                if name in machines.nodes():
-                    machines.on(name, "ray stop", check=False)
+                # Not Ray alone: the cluster would start it again.
+                hosts.kill(name)
             while machines.nodes() != {"head", *names[:number]}:
                 time.sleep(1)
             num_trials = number * options.trials_per_host
