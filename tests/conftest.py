@@ -5,6 +5,24 @@ from pathlib import Path
 
 import pytest
 
+# Files that take minutes, the longest first: begun last, they would keep one process busy after all others have ended.
+LONGEST = (
+    "test_kill",
+    "test_hosts",
+    "test_faults",
+    "test_storage_run",
+    "test_signals",
+    "test_processes",
+    "test_going_on",
+    "test_bad_input",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order within a file stays."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

@@ -189,6 +189,29 @@ def test_a_head_that_is_lost_is_replaced_and_the_search_goes_on(story: Story) ->
     assert Storage(f"{ROOT}/story").read("report/report.html") is not None
 
 
+@pytest.mark.slow  # as its two searches start eight processes with torch
+def test_a_trial_in_two_processes_lies_on_two_hosts(story: Story) -> None:
+    """Each host has one processor, so both are needed."""
+    story.hosts.run("head", "pkill -TERM -f search.run", check=False)
+    story.process.wait(timeout=100)
+    deadline = time.monotonic() + 120
+    while not {"a", "b"} <= story.machines.nodes():
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    story.hosts.run("head", f"cp -r {story.folder / 'survey'} {story.folder / 'one.py'} ~")
+    command = (
+        f"cd ~ && python -m search.run --address auto --storage {ROOT} --name wide --space one.py --data survey"
+        " --num-trials 2 --max-epochs 3 --final-seeds 1 --processes-per-trial 2"
+    )
+    log = story.folder / "wide.log"
+    assert story.machines.begin(command, log).wait(timeout=250) == 0, log.read_text()
+    assert "1 trials at a time, each on 2 CPU" in log.read_text()
+    folder = story.folder / "wide"
+    fetch_run(Storage(f"{ROOT}/wide"), folder)
+    assert all(one.state.is_finished() for one in load_studies(folder)["one"].get_trials())
+    assert (folder / "final" / "one" / "config-0-seed-0" / "result.json").is_file()
+
+
 STRANGE = """
 import sys
 import ray
