@@ -115,7 +115,7 @@ class Hosts:
                 ["ip", "netns", "exec", space, *inside],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while self.run(name, "true", check=False).returncode:
             assert time.monotonic() < until, (self._folder / f"{name}.log").read_text()
             time.sleep(0.2)

@@ -23,6 +23,9 @@ if reason := missing():
     pytest.skip(reason, allow_module_level=True)
 pytest.importorskip("moto", reason="moto is not installed: pip install 'galaxy-search[test]'")
 
+# On a busy machine Ray and torch take their time to start.
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = f"s3://{BUCKET}/runs"
 NUM_TRIALS, MAX_EPOCHS = 60, 30
 # An epoch takes half a second at least, however fast the machine.
@@ -71,7 +74,7 @@ class Story:
         trials = self.trials()
         return len(trials[trial].intermediate_values) if trial < len(trials) else 0
 
-    def wait(self, until: Callable[[], Any], *, seconds: float = 120) -> Any:
+    def wait(self, until: Callable[[], Any], *, seconds: float = 240) -> Any:
         """Wait for something to become true, as long as the search runs."""
         deadline = time.monotonic() + seconds
         while not (found := until()):
@@ -105,7 +108,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             (folder / "one.py").write_text(SPACE)
             (folder / "site" / "sitecustomize.py").write_text(SITE)
             hosts.run("head", f"cp -r {survey} {folder / 'one.py'} ~")
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 240
             while machines.nodes() != {"head", "a", "b"}:
                 assert time.monotonic() < deadline
                 time.sleep(1)
@@ -142,7 +145,7 @@ def test_a_host_that_is_unplugged_for_half_a_minute_keeps_its_place(story: Story
     story.hosts.cut("a")
     time.sleep(30)
     story.hosts.plug("a")
-    story.wait(lambda: story.epochs(trial) > known + 2, seconds=200)
+    story.wait(lambda: story.epochs(trial) > known + 2)
     assert trial not in story.went_on()
     assert "a" in story.machines.nodes()
 
@@ -178,7 +181,7 @@ def test_a_head_that_is_lost_is_replaced_and_the_search_goes_on(story: Story) ->
     known = {one.number: len(one.intermediate_values) for one in before if not one.state.is_finished()}
     story.wait(lambda: all(story.epochs(trial) > epochs for trial, epochs in known.items()))
     story.hosts.run("head", "pkill -TERM -f search.run")
-    assert story.process.wait(timeout=100) == 143, story.log.read_text()
+    assert story.process.wait(timeout=200) == 143, story.log.read_text()
     after = story.trials()
     for then, now in zip(before, after, strict=False):
         assert then.intermediate_values.items() <= now.intermediate_values.items()
