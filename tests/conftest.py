@@ -5,17 +5,8 @@ from pathlib import Path
 
 import pytest
 
-# Files that take minutes, the longest first: begun last, they would keep one process busy after all others have ended.
-LONGEST = (
-    "test_kill",
-    "test_hosts",
-    "test_faults",
-    "test_storage_run",
-    "test_signals",
-    "test_processes",
-    "test_going_on",
-    "test_bad_input",
-)
+# Files that take many minutes: begun late, they would keep one process busy after all others have ended.
+LONGEST = ("test_kill", "test_hosts")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
