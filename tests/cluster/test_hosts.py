@@ -24,7 +24,7 @@ if reason := missing():
 pytest.importorskip("moto", reason="moto is not installed: pip install 'galaxy-search[test]'")
 
 # On a busy machine Ray and torch take their time to start.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 ROOT = f"s3://{BUCKET}/runs"
 NUM_TRIALS, MAX_EPOCHS = 60, 30
@@ -179,7 +179,7 @@ def test_a_head_that_is_lost_is_replaced_and_the_search_goes_on(story: Story) ->
     command = f"cd ~ && python -m search.run --address auto --resume {ROOT}/story"
     story.process = story.machines.begin(command, story.log)
     known = {one.number: len(one.intermediate_values) for one in before if not one.state.is_finished()}
-    story.wait(lambda: all(story.epochs(trial) > epochs for trial, epochs in known.items()))
+    story.wait(lambda: all(story.epochs(trial) > epochs for trial, epochs in known.items()), seconds=450)
     story.hosts.run("head", "pkill -TERM -f search.run")
     assert story.process.wait(timeout=200) == 143, story.log.read_text()
     after = story.trials()

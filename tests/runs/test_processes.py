@@ -33,6 +33,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow  # as its two searches start eight processes with torch
 @pytest.mark.timeout(280)
 def test_a_search_in_two_processes_a_trial_outlives_their_deaths(survey: Path, tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(SPACE)
