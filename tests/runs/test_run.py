@@ -136,15 +136,13 @@ def test_votes_are_searched_within_a_time_budget(tmp_path: Path) -> None:
     words = ("simulated", "150", "--recipe", "none", "--px", str(PX), "--out", "votes")
     assert run(tmp_path, *words, module="galaxy_models.data.convert")[0] == 0
     (tmp_path / "one.py").write_text(SPACE)
-    bounds = ("--num-trials", "500", "--max-concurrent", "1", "--time-budget", "40s", "--final-seeds", "1")
+    bounds = ("--num-trials", "500", "--max-concurrent", "1", "--time-budget", "30s", "--final-seeds", "1")
     code, out, err = run(tmp_path, "--space", "one.py", "--data", "votes", "--name", "votes", *bounds)
     assert code == 0, err
     assert "test rmse" in out
     assert "SIMULATED SKY" in out
     trials = load_studies(tmp_path / "runs" / "votes")["one"].get_trials()
     assert 1 <= len(trials) < 500
-    # They would go on if the search were resumed.
-    assert {one.state for one in trials} >= {TrialState.RUNNING}
     assert "time budget; go on with" in out
     metrics = json.loads((tmp_path / "runs" / "votes" / "report" / "best_configs.json").read_text())["one"]["test"]
     assert set(metrics) == {"rmse"}

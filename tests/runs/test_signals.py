@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
 from blobs import SPACE, descendants, run, start
 from optuna.trial import TrialState
 
@@ -58,25 +57,33 @@ def wait_for_a_place(folder: Path) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path: Path, number: signal.Signals) -> None:
-    process = start_and_wait(survey, tmp_path)
+def interrupt(survey: Path, folder: Path, number: signal.Signals) -> None:
+    """A search that a signal ends, with a report and without a process left."""
+    process = start_and_wait(survey, folder)
     ours = descendants(process.pid)
     assert len(ours) > 3
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number, err
-    page = (tmp_path / "runs" / "cut" / "report" / "report.md").read_text()
+    page = (folder / "runs" / "cut" / "report" / "report.md").read_text()
     assert "The search ended before its last trial: interrupted." in page
     assert "report: " in out
     assert wait_until_gone(ours, 10) == set()
-    after = status(tmp_path)
+    after = status(folder)
     assert (after["state"], after["reason"], after["exit_code"]) == ("ended", "interrupted", 128 + number)
     assert after["live"]["ended"]
     assert after["spent"]["epochs"] > 0
     # Those that were running are not given up: they have a state each to go on from.
-    states = Counter(one.state for one in load_studies(tmp_path / "runs" / "cut")["one"].get_trials())
-    assert len(list((tmp_path / "runs" / "cut" / "states" / "one").iterdir())) <= states[TrialState.RUNNING]
+    states = Counter(one.state for one in load_studies(folder / "runs" / "cut")["one"].get_trials())
+    assert len(list((folder / "runs" / "cut" / "states" / "one").iterdir())) <= states[TrialState.RUNNING]
+
+
+def test_ctrl_c_ends_with_a_report_and_no_process_left(survey: Path, tmp_path: Path) -> None:
+    interrupt(survey, tmp_path, signal.SIGINT)
+
+
+def test_after_sigterm_the_final_training_is_still_to_be_had(survey: Path, tmp_path: Path) -> None:
+    interrupt(survey, tmp_path, signal.SIGTERM)
     # Nothing more is to be searched, but the final training is still to be had.
     words = ("--num-trials", "500", "--epoch-budget", "1", "--final-seeds", "1")
     code, out, err = run(tmp_path, "--resume", "runs/cut", *words)
