@@ -25,13 +25,14 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from galaxy_models.config import AugmentConfig, CnnConfig, TrainConfig
-from galaxy_models.data.augment import augment, prepare
+from galaxy_models.data.augment import draw_variations, prepare, vary
 from galaxy_models.data.batches import iterate_batches
 from galaxy_models.data.manifest import Manifest, SplitEntry
 from galaxy_models.data.order import batch_slices, epoch_order
 from galaxy_models.data.shards import ShardWriter, Split
 from galaxy_models.models import build_model
 from galaxy_models.task import Task
+from galaxy_models.training.runtime import keep_freed_memory
 
 DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data" / "kaggle_4class"
 AUGMENTATIONS = {
@@ -161,27 +162,30 @@ def training_step(split: Split, task: Task, px: int) -> Callable[[torch.Tensor, 
 def bench_augmentation(split: Split, task: Task, *, image_px: int, batch_size: int, num_rounds: int) -> None:
     """What loading and each augmentation cost against the training step that waits for them."""
     step = training_step(split, task, image_px)
-    generator = torch.Generator().manual_seed(0)
     order = epoch_order(split.num_rows, seed=0, epoch=0)[: 4 * batch_size]
     order = np.tile(order, num_rounds + 1)
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     print(f"\nData waits of the small CNN in bf16, {split.px} px shards to {image_px} px, batches of {batch_size}")
     for name, config in AUGMENTATIONS.items():
         waits, steps = [], []
+        lengths = [part.stop - part.start for part in batch_slices(len(order), batch_size)]
+        generator = torch.Generator().manual_seed(0)
+        start = clock()
+        variations = draw_variations(lengths, config=config, image_px=image_px, generator=generator)
+        drawing = (clock() - start) / len(order)
         batches: Iterator = iterate_batches(split, order, batch_size=batch_size)
         while True:
             start = clock()
             batch = next(batches, None)
             if batch is None:
                 break
-            images, targets = augment(
-                batch.images, batch.targets, config=config, image_px=image_px, generator=generator, mirror_order=None
-            )
+            own = variations.of(batch.place)
+            images, targets = vary(batch.images, batch.targets, own, image_px=image_px, mirror_order=None)
             loaded = clock()
             step(images, targets)
             waits.append((loaded - start) / len(batch.rows))
             steps.append((clock() - loaded) / len(batch.rows))
-        wait, work = statistics.median(waits[4:]), statistics.median(steps[4:])
+        wait, work = drawing + statistics.median(waits[4:]), statistics.median(steps[4:])
         text = f"{name}: {1e6 * wait:.0f} us an image beside {1e6 * work:.0f} us"
         print_goal(text, 100 * wait / work, high=5, unit=" %")
 
@@ -244,6 +248,7 @@ def main() -> None:
     if not options.data.is_dir():
         parser.error(f"--data: found no folder {options.data}, expected one folder of images per class")
     torch.set_num_threads(1)
+    keep_freed_memory()
     folder = image_folder(options.data, options.px)
     with tempfile.TemporaryDirectory() as place:
         manifest = make_shards(folder, Path(place), px=options.px, num_rows=options.num_rows)

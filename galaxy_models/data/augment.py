@@ -4,6 +4,7 @@ A galaxy has no preferred orientation on the sky, so all of these leave its morp
 a mirror image exchanges the two senses of a spiral, and with them their labels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -16,9 +17,10 @@ from galaxy_models.config import AugmentConfig
 # The eight symmetries of the square, numbered by bits: transpose first (4), then reverse the columns (2) and the
 # rows (1). An odd number of these mirrors the image; an even number turns it.
 NUM_SYMMETRIES = 8
-_MIRRORS = (False, True, True, False, True, False, False, True)
+_MIRRORS = torch.tensor([False, True, True, False, True, False, False, True])
 
-# Images' worth of Gaussian numbers drawn for the noise of a batch.
+# Gaussian numbers drawn for the noise of an epoch: half a megabyte, and at least so many images' worth.
+_NOISE_VALUES = 2**17
 _NOISE_IMAGES = 4
 
 # Values worked on at a time on a CPU: 400 kB, which fits the second-level cache several times.
@@ -62,55 +64,83 @@ def augment(
         mirror_order: for each class or column the one that takes its place in a mirror image, or None.
 
     Returns:
-        (B, 3, image_px, image_px) float32 in [0, 1], channels_last, and the targets of those images.
+        (B, 3, image_px, image_px) float32 in [0, 1], and the targets of those images. Images that were resampled are
+        contiguous, as the resampling leaves them; others are in channels_last. Networks take both alike.
     """
-    variations = draw_variations(len(images), config=config, image_px=image_px, generator=generator)
+    variations = draw_variations([len(images)], config=config, image_px=image_px, generator=generator)
     return vary(images, targets, variations, image_px=image_px, mirror_order=mirror_order)
 
 
 @dataclass(frozen=True)
 class Variations:
-    """All that is drawn to vary a batch.
+    """All that is drawn to vary images, such as those of an epoch.
 
     Attributes:
         config: what to vary, and by how much.
-        symmetries: B numbers from 0 to 7.
-        signed: (B, 5) float32 in [-1, 1): of angle, zoom, shift to the right, shift down and brightness.
+        symmetries: N numbers from 0 to 7.
+        mirrored: (N,) bool, which of them mirror.
+        gains: (N, 1, 1, 1) float32, by which stored levels are multiplied.
+        places: (N, 3) complex64, for `resample`; None if nothing calls for a resampling.
         pool: Gaussian numbers that the images' noise is read from; None without noise.
-        starts: (B,) int64, where in the pool each image begins to read; None without noise.
+        starts: N places in the pool where the images begin to read; empty without noise.
     """
 
     config: AugmentConfig
     symmetries: list[int]
-    signed: Tensor
-    pool: Tensor | None = None
-    starts: Tensor | None = None
+    mirrored: Tensor
+    gains: Tensor
+    places: Tensor | None
+    pool: Tensor | None
+    starts: list[int]
 
     def of(self, part: slice) -> "Variations":
-        """Those of a part of the batch."""
-        starts = None if self.starts is None else self.starts[part]
-        return replace(self, symmetries=self.symmetries[part], signed=self.signed[part], starts=starts)
+        """Those of a part of the images."""
+        return replace(
+            self,
+            symmetries=self.symmetries[part],
+            mirrored=self.mirrored[part],
+            gains=self.gains[part],
+            places=None if self.places is None else self.places[part],
+            starts=self.starts[part],
+        )
+
+    def to(self, device: torch.device) -> "Variations":
+        """The same on another device."""
+        return replace(
+            self,
+            mirrored=self.mirrored.to(device),
+            gains=self.gains.to(device),
+            places=None if self.places is None else self.places.to(device),
+            pool=None if self.pool is None else self.pool.to(device),
+        )
 
 
-def draw_variations(num_images: int, *, config: AugmentConfig, image_px: int, generator: torch.Generator) -> Variations:
-    """Draw how a batch is varied; see `augment`.
+def draw_variations(
+    lengths: Sequence[int], *, config: AugmentConfig, image_px: int, generator: torch.Generator
+) -> Variations:
+    """Draw how the images of an epoch are varied; see `augment`.
 
     Args:
-        num_images: length of the batch.
+        lengths: of the batches, in which equal symmetries lie side by side.
         config: what to vary, and by how much.
         image_px: side of the varied images, in pixels.
         generator: source of every draw.
     """
-    device = generator.device
+    device, num_images = generator.device, sum(lengths)
+    # Of angle, zoom, shift to the right, shift down and brightness.
     signed = 2 * torch.rand(num_images, 5, generator=generator, device=device) - 1
-    symmetries = draw_symmetries(num_images, generator) if config.symmetries else [0] * num_images
+    symmetries = draw_symmetries(lengths, generator) if config.symmetries else [0] * num_images
+    mirrored = _MIRRORS[symmetries].to(device)
+    gains = (1 + config.brightness * signed[:, 4, None, None, None]) / 255
+    places = _places(signed, symmetries, config)
     if config.noise == 0:
-        return Variations(config, symmetries, signed)
-    # Gaussian numbers are dear, so a few images' worth are drawn and every image reads them from another place.
+        return Variations(config, symmetries, mirrored, gains, places, None, [])
+    # Gaussian numbers are dear, so some are drawn once and every image reads them from another place.
     num_values = 3 * image_px**2
-    pool = torch.randn(_NOISE_IMAGES * num_values, generator=generator, device=device).mul_(config.noise)
-    starts = torch.randint(len(pool) - num_values + 1, (num_images,), generator=generator, device=device)
-    return Variations(config, symmetries, signed, pool, starts)
+    size = max(_NOISE_VALUES, _NOISE_IMAGES * num_values)
+    pool = torch.randn(size, generator=generator, device=device).mul_(config.noise)
+    starts = torch.randint(size - num_values + 1, (num_images,), generator=generator, device=device)
+    return Variations(config, symmetries, mirrored, gains, places, pool, starts.tolist())
 
 
 def vary(
@@ -122,49 +152,49 @@ def vary(
     mirror_order: tuple[int, ...] | None,
 ) -> tuple[Tensor, Tensor]:
     """Vary a batch, or a part of one, as it was drawn; arguments and result are those of `augment`."""
-    config, symmetries = variations.config, variations.symmetries
-    signed = variations.signed.to(images.device)
-    places = _places(signed, symmetries, config)
+    config, symmetries, places = variations.config, variations.symmetries, variations.places
     # Enlarging is left to the one resampling; shrinking needs the antialiased one first.
     if places is None or image_px < images.shape[-1]:
         images = _resize(images, image_px)
     if places is None:
         images = apply_symmetries(images, symmetries)
-    gains = (1 + config.brightness * signed[:, 4, None, None, None]) / 255
     shape = (len(images), 3, image_px, image_px)
-    pixels = torch.empty(shape, device=images.device, memory_format=torch.channels_last)
-    noise = _Noise(variations, like=pixels) if variations.pool is not None else None
+    layout = torch.channels_last if places is None else torch.contiguous_format
+    pixels = torch.empty(shape, device=images.device, memory_format=layout)
     for part in _chunks(pixels):
         values = pixels[part]
         if places is None:
-            values.copy_(images[part])
+            values.copy_(images[part]).mul_(variations.gains[part])
         else:
-            values.copy_(resample(images[part].to(torch.float32), places[part], image_px=image_px))
-        values.mul_(gains[part])
-        if noise is not None:
-            noise.add_to(values, part)
-        if noise is not None or config.brightness > 0:
+            resampled = resample(images[part].to(torch.float32), places[part], image_px=image_px)
+            torch.mul(resampled, variations.gains[part], out=values)
+        if variations.pool is not None:
+            _add_noise(values, variations.pool, variations.starts[part])
+        if variations.pool is not None or config.brightness > 0:
             values.clamp_(0, 1)
-    return pixels, _mirror_targets(targets, symmetries, mirror_order)
+    return pixels, _mirror_targets(targets, variations.mirrored, mirror_order)
 
 
-def draw_symmetries(num_images: int, generator: torch.Generator) -> list[int]:
-    """Draw one of the eight symmetries for each image, with equals side by side.
+def draw_symmetries(lengths: Sequence[int], generator: torch.Generator) -> list[int]:
+    """Draw one of the eight symmetries for each image, with equals side by side within each batch.
 
     The numbers are independent and uniform, then grouped, with the groups in random order: each image gets each
     symmetry with chance 1/8. Side by side they are applied as eight slices; since the images of a batch come in
     random order, which of them share a symmetry is random too.
 
     Args:
-        num_images: length of the batch.
+        lengths: of the batches.
         generator: source of the draws.
 
     Returns:
-        The numbers of the symmetries, 0 (identity) to 7.
+        The numbers of the symmetries, 0 (identity) to 7, of all batches in turn.
     """
     device = generator.device
-    numbers = torch.randint(NUM_SYMMETRIES, (num_images,), generator=generator, device=device).sort().values
-    return torch.randperm(NUM_SYMMETRIES, generator=generator, device=device)[numbers].tolist()
+    batches = torch.arange(len(lengths), device=device).repeat_interleave(torch.tensor(lengths, device=device))
+    numbers = torch.randint(NUM_SYMMETRIES, (sum(lengths),), generator=generator, device=device)
+    order = torch.rand(len(lengths), NUM_SYMMETRIES, generator=generator, device=device).argsort(dim=1)
+    grouped = (batches * NUM_SYMMETRIES + numbers).sort().values
+    return order.flatten()[grouped].tolist()
 
 
 def apply_symmetries(images: Tensor, symmetries: list[int]) -> Tensor:
@@ -207,8 +237,8 @@ def place_images(symmetries: list[int], *, angles_deg: Tensor, zooms: Tensor, sh
     angles = torch.deg2rad(angles_deg)
     cos, sin = torch.cos(angles) / zooms, torch.sin(angles) / zooms
     rotate = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
-    turn = torch.tensor([_turn_matrix(number) for number in symmetries], device=zooms.device)
-    matrix = turn @ rotate
+    turns = torch.tensor([_turn_matrix(number) for number in range(NUM_SYMMETRIES)], device=zooms.device)
+    matrix = turns[symmetries] @ rotate
     centre = -matrix @ (2 * shifts)[:, :, None]
     return torch.complex(*torch.cat([matrix, centre], dim=2).unbind(1))
 
@@ -222,7 +252,7 @@ def resample(images: Tensor, places: Tensor, *, image_px: int) -> Tensor:
         image_px: side of the result, in pixels.
 
     Returns:
-        (B, 3, image_px, image_px) float32; beyond an edge its nearest pixel is repeated.
+        (B, 3, image_px, image_px) float32, contiguous; beyond an edge its nearest pixel is repeated.
     """
     # Positions as complex numbers: the sum over rows and columns is then a single pass over the grid.
     steps = (torch.arange(image_px, device=images.device) * 2 + 1) / image_px - 1
@@ -262,19 +292,11 @@ def _resize(images: Tensor, image_px: int) -> Tensor:
     return functional.interpolate(images.to(torch.float32), size=size, mode="bilinear", antialias=True)
 
 
-class _Noise:
-    """Gaussian noise, white within each image: each reads the pool from another place."""
-
-    def __init__(self, variations: Variations, *, like: Tensor) -> None:
-        assert variations.pool is not None
-        assert variations.starts is not None
-        self._starts = variations.starts.to(like.device)
-        self._windows = variations.pool.to(like.device).unfold(0, like[0].numel(), 1)
-
-    def add_to(self, values: Tensor, part: slice) -> None:
-        """Add the noise of one part of the batch to its values, in place."""
-        # White noise has no layout of its own: it takes that of the values, which lie dense.
-        values.add_(self._windows[self._starts[part]].as_strided(values.shape, values.stride()))
+def _add_noise(values: Tensor, pool: Tensor, starts: Sequence[int]) -> None:
+    """Add Gaussian noise to images in place: white within each, which reads the pool from a place of its own."""
+    # White noise has no layout of its own: it takes that of the values, which lie dense.
+    size, stride = values.shape[1:], values.stride()[1:]
+    torch._foreach_add_(values.unbind(), [pool.as_strided(size, stride, start) for start in starts])
 
 
 def _chunks(pixels: Tensor) -> list[slice]:
@@ -283,10 +305,9 @@ def _chunks(pixels: Tensor) -> list[slice]:
     return [slice(start, start + size) for start in range(0, len(pixels), size)]
 
 
-def _mirror_targets(targets: Tensor, symmetries: list[int], mirror_order: tuple[int, ...] | None) -> Tensor:
+def _mirror_targets(targets: Tensor, mirrored: Tensor, mirror_order: tuple[int, ...] | None) -> Tensor:
     if mirror_order is None or mirror_order == tuple(range(len(mirror_order))):
         return targets
-    mirrored = torch.tensor([_MIRRORS[number] for number in symmetries], device=targets.device)
     order = torch.tensor(mirror_order, device=targets.device)
     if targets.ndim == 1:
         return torch.where(mirrored, order[targets], targets)

@@ -26,14 +26,14 @@ class Batch:
             until the second next batch is asked for, so keep what was computed from it or a clone.
         targets: (B,) int64 class indices, or (B, A) float32 vote fractions; the caller's own.
         rows: (B,) int64 row numbers in the split.
-        part: where in the whole batch these galaxies stand.
+        place: where in the epoch's order these galaxies stand.
         num_images: length of the whole batch.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     rows: npt.NDArray[np.int64]
-    part: slice
+    place: slice
     num_images: int
 
 
@@ -64,6 +64,6 @@ def iterate_batches(
             images=torch.from_numpy(images).permute(0, 3, 1, 2),
             targets=torch.from_numpy(split.targets[rows]),
             rows=rows,
-            part=part,
+            place=slice(batch.start + part.start, batch.start + part.stop),
             num_images=num_images,
         )

@@ -13,6 +13,7 @@ from galaxy_models.config import TrainConfig
 from galaxy_models.errors import ConfigError
 from galaxy_models.models.cnn import Cnn
 from galaxy_models.models.freezing import freeze
+from galaxy_models.models.undrawn import Undrawn
 
 # timm's plain `xception` is a deprecated alias that has no weights.
 TIMM_NAMES = {"xception": "legacy_xception"}
@@ -83,7 +84,7 @@ def check_network(config: TrainConfig, *, px: int) -> None:
 
 @lru_cache(maxsize=16)
 def _skeleton(name: str) -> nn.Module:
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         return _create_timm(name, int(_default_cfg(name)["input_size"][-1]))
 
 
@@ -138,7 +139,9 @@ def _takes(name: str, px: int) -> bool:
 def _num_features(name: str, px: int) -> int:
     """Run an image's shape through the network: the meta device computes shapes and no numbers."""
     with torch.device("meta"), torch.no_grad():
-        features = _create_timm(name, px).eval()(torch.empty(2, 3, px, px))
+        with Undrawn():
+            network = _create_timm(name, px).eval()
+        features = network(torch.empty(2, 3, px, px))
     if not isinstance(features, torch.Tensor) or features.ndim != 2:
         raise ConfigError(f"backbone timm:{name}: it gives no vector of features for an image, expected a classifier")
     return int(features.shape[1])

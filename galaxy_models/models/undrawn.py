@@ -6,8 +6,10 @@ torch draws the weights of a layer when it makes it, timm draws them again, and 
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -17,6 +19,8 @@ _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 # As many as torch works on without starting threads, which take longer to start than to finish.
 _PART_VALUES = 32_768
+# Different normal deviates that there are: one for each number of 16 bits.
+_NUM_DEVIATES = 2**16
 
 # The draws that wait. torch's other functions of `nn.init` come down to these.
 _DRAWS = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
@@ -33,6 +37,11 @@ _BLIND = {
     Tensor.detach,
     Tensor.is_contiguous,
     Tensor.is_floating_point,
+    torch.empty,
+    torch.zeros,
+    torch.ones,
+    torch.full,
+    torch._C._set_grad_enabled,
 }
 
 
@@ -42,7 +51,10 @@ class Undrawn(TorchFunctionMode):
     A draw that is overwritten before is never made. Any function of torch that is given a tensor whose numbers wait,
     and is not known to leave them alone, has them drawn first, so that what a network computes from its weights while
     it is built is as ever. Distributions are those that were asked for; the numbers that come from a seed are others
-    than without this mode.
+    than without this mode. Normal deviates are drawn at half of torch's cost, from 65,536 different ones that end
+    at 4.4 standard deviations: finer than the 8 bits to which bf16 rounds them.
+
+    On the meta device, where tensors have no numbers, draws do nothing at all.
     """
 
     def __init__(self) -> None:
@@ -50,6 +62,7 @@ class Undrawn(TorchFunctionMode):
         # By the address of their memory, which aliases such as `.data` share: a tensor that keeps the memory alive,
         # and what fills it; in the order of their last draws.
         self._waiting: dict[int, tuple[Tensor, list[_Call]]] = {}
+        self._bits: np.random.SFC64 | None = None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -59,6 +72,8 @@ class Undrawn(TorchFunctionMode):
         if func in _BLIND or getattr(func, "__name__", "") == "__get__":
             return func(*args, **kwargs)
         target: Any = kwargs["tensor"] if "tensor" in kwargs else args[0] if args else None
+        if (func in _DRAWS or func in _ELEMENTWISE) and isinstance(target, Tensor) and target.is_meta:
+            return target
         if func in _DRAWS and kwargs.get("generator") is None and _is_whole(target):
             address = _address(target)
             self._waiting.pop(address, None)
@@ -109,13 +124,38 @@ class Undrawn(TorchFunctionMode):
             row = torch.as_strided(tensor, (tensor.numel(),), (1,), 0)
             for part in row.split(_PART_VALUES):
                 for func, args, kwargs in _simplify(calls):
-                    func(part, *args, **kwargs)
+                    if func is Tensor.normal_ and part.dtype == torch.float32:
+                        self._fill_normal(part, *args, **kwargs)
+                    else:
+                        func(part, *args, **kwargs)
+
+    def _fill_normal(self, row: Tensor, mean: float = 0.0, std: float = 1.0) -> None:
+        if self._bits is None:
+            # torch's own bits take three times as long as these.
+            self._bits = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
+        raw = self._bits.random_raw(-(-len(row) // 4)).view(np.uint16)[: len(row)]
+        torch.index_select(_deviates(), 0, torch.from_numpy(raw).to(torch.int32), out=row).mul_(std)
+        if mean:
+            row.add_(mean)
+
+
+@cache
+def _deviates() -> Tensor:
+    """Means of a standard normal distribution's 65,536 equally likely parts, scaled to variance 1.
+
+    Returns:
+        (65536,) float32, ascending, from -4.39 to 4.39.
+    """
+    edges = torch.special.ndtri(torch.linspace(0, 1, _NUM_DEVIATES + 1, dtype=torch.float64))
+    # The integral of x exp(-x² / 2) is -exp(-x² / 2), so this is each part's mean but for a factor.
+    means = -torch.exp(-(edges**2) / 2).diff()
+    return (means / means.square().mean().sqrt()).float()
 
 
 def _as_call(func: Callable[..., Any], target: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
     """Say a draw as the method that fills a row with it."""
     if func in (Tensor.normal_, Tensor.uniform_):
-        return func, args, kwargs
+        return func, args, {key: value for key, value in kwargs.items() if key != "generator"}
     if func is nn.init.normal_:
         return Tensor.normal_, (kwargs["mean"], kwargs["std"]), {}
     if func is nn.init.uniform_:

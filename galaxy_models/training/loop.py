@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from galaxy_models.config import TrainConfig
-from galaxy_models.data.augment import draw_variations, vary
+from galaxy_models.data.augment import Variations, draw_variations, vary
 from galaxy_models.data.batches import Batch, iterate_batches
-from galaxy_models.data.order import balanced_order, epoch_order, micro_slices
+from galaxy_models.data.order import balanced_order, batch_slices, epoch_order, micro_slices
 from galaxy_models.errors import ConfigError, WeightsError
 from galaxy_models.models.galaxy_model import build_model
 from galaxy_models.seeds import derive_seed
@@ -230,12 +230,14 @@ class Trainer:
         # Dropout and drop-path know no generator but torch's own.
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(derive_seed(seed, "dropout", self.epoch, *([share.index] if share.index else [])))
-            generator = torch.Generator().manual_seed(derive_seed(seed, "augment", self.epoch))
+            start = time.perf_counter()
+            variations = self._draw_variations()
+            passed.wait_s = passed.step_s = time.perf_counter() - start
             batches = iterate_batches(self._train, self._order(), batch_size=self._config.batch_size, share=share)
             for update in range(self.epoch * self._updates_per_epoch, (self.epoch + 1) * self._updates_per_epoch):
                 start = time.perf_counter()
                 batch = next(batches)
-                images, targets = self._vary(batch, generator)
+                images, targets = self._vary(batch, variations)
                 ready = time.perf_counter()
                 self._step(update, images, targets, batch.num_images, passed)
                 passed.wait_s += ready - start
@@ -244,15 +246,19 @@ class Trainer:
                     break
         return passed
 
-    def _vary(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw_variations(self) -> Variations:
+        """How the images of an epoch are varied, in their order."""
+        lengths = [part.stop - part.start for part in batch_slices(self._train.num_rows, self._config.batch_size)]
+        generator = torch.Generator().manual_seed(derive_seed(self._config.seed, "augment", self.epoch))
+        variations = draw_variations(lengths, config=self._config.augment, image_px=self._image_px, generator=generator)
+        return variations.to(self._device)
+
+    def _vary(self, batch: Batch, variations: Variations) -> tuple[Tensor, Tensor]:
         """Vary a batch as it is varied whole, whichever part of it this is."""
-        variations = draw_variations(
-            batch.num_images, config=self._config.augment, image_px=self._image_px, generator=generator
-        )
         return vary(
             move(batch.images, self._device),
             move(batch.targets, self._device),
-            variations.of(batch.part),
+            variations.of(batch.place),
             image_px=self._image_px,
             mirror_order=self._mirror_order,
         )

@@ -1,8 +1,10 @@
 """Where a trial computes: device, threads, and the number format that the hardware computes fastest."""
 
+import ctypes
 import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 _CPUINFO = Path("/proc/cpuinfo")
+# Parameters of glibc's mallopt, from its malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_MOST_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Runtime:
         """
         import torch
 
+        keep_freed_memory()
         try:
             device = torch.device(self.device)
         except RuntimeError:
@@ -60,6 +66,19 @@ class Runtime:
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
         return device
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, where the C library is glibc.
+
+    It would give large blocks back to the system, which clears their pages when they are asked for again: on a
+    processor a sixth of the time of the default custom network's steps, and a part of each new network's making.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
+            library.mallopt(parameter, _MOST_BYTES)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def test_a_share_of_each_batch_is_gathered_alone(tmp_path):
     batches = list(iterate_batches(split, order, batch_size=4, share=Share(1, 2)))
     # Batches of three and four; the second of two processes has two of each.
     assert [batch.rows.tolist() for batch in batches] == [[1, 3], [4, 8]]
-    assert [(batch.part.start, batch.num_images) for batch in batches] == [(1, 3), (2, 4)]
+    assert [(batch.place, batch.num_images) for batch in batches] == [(slice(1, 3), 3), (slice(5, 7), 4)]
     np.testing.assert_array_equal(batches[1].images.permute(0, 2, 3, 1), survey.pixels[[4, 8]])
     np.testing.assert_array_equal(batches[1].targets, survey.targets[[4, 8]])
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
-from scipy.stats import ks_2samp
+from scipy.stats import ks_2samp, kstest
 from torch import Tensor, nn
 
 from galaxy_models.config import CnnConfig, TrainConfig
@@ -100,6 +100,16 @@ def test_draws_that_waited_have_their_distribution(fill: Callable[[Tensor], obje
     # Five standard deviations of the mean and, at most, of the deviation of 120,000 numbers.
     assert tensor.mean().item() == pytest.approx(mean, abs=5 * std / 120_000**0.5)
     assert tensor.std().item() == pytest.approx(std, rel=5 / 240_000**0.5)
+
+
+def test_normal_draws_are_normal_and_independent() -> None:
+    tensor, _ = draw(lambda t: t.normal_())
+    values = tensor.flatten().double()
+    assert kstest(values.numpy(), "norm").pvalue > MIN_PROBABILITY
+    # Five standard deviations of a fourth moment, and of a correlation, of 120,000 numbers.
+    assert (values**4).mean().item() == pytest.approx(3, abs=5 * (96 / 120_000) ** 0.5)
+    for lag in (1, 2, 3, 4, 300, 2**15):
+        assert abs((values[lag:] * values[:-lag]).mean().item()) < 5 / 120_000**0.5
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Threads, devices and number formats."""
 
 import platform
+import resource
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from galaxy_models.errors import ConfigError
 from galaxy_models.training import runtime as runtime_module
-from galaxy_models.training.runtime import Runtime, has_bf16, move, resolve_precision
+from galaxy_models.training.runtime import Runtime, has_bf16, keep_freed_memory, move, resolve_precision
 
 CPU = torch.device("cpu")
 NO_CARD = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a graphics card")
@@ -98,3 +99,18 @@ def test_unknown_device_is_a_users_mistake(name: str) -> None:
 def test_moving_to_the_processor_copies_nothing() -> None:
     images = torch.zeros(2, 3, 4, 4)
     assert move(images, CPU) is images
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_freed_memory_is_kept() -> None:
+    keep_freed_memory()
+    page = resource.getpagesize()
+
+    def faults(num_bytes: int) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(num_bytes, dtype=torch.uint8)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    # Less each time: a block that is freed would be too small for another one of its size and its alignment.
+    sizes = [num_mb * 2**20 for num_mb in (100, 90, 80, 70)]
+    assert min(faults(size) / (size / page) for size in sizes) < 0.1
