@@ -38,5 +38,9 @@ class TrialHungError(GalaxyError):
     """A trial took too long for one epoch."""
 
 
+class UnheardError(Exception):
+    """This worker cannot find out whether the driver still hears of it."""
+
+
 class PeerDiedError(Exception):
     """A process that trained together with this one is gone; the trial can go on elsewhere from its last epoch."""

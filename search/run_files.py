@@ -100,6 +100,11 @@ class RunFiles:
         if self._storage is not None:
             self._storage.put(path, self._name(path))
 
+    def drop(self, path: Path) -> None:
+        """Remove a worker's own copy of a file; what was kept stays in the storage."""
+        if self._storage is not None:
+            path.unlink(missing_ok=True)
+
     def remove(self, path: Path) -> None:
         """Remove a file, here and in the storage.
 
