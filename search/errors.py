@@ -24,6 +24,10 @@ class StorageError(GalaxyError):
     """A place outside this machine that cannot be read or written."""
 
 
+class UnheardError(StorageError):
+    """This worker cannot find out whether another took its place."""
+
+
 class NoMachineError(RunError):
     """A cluster that has no machine for a trial, yet."""
 
@@ -36,10 +40,6 @@ class SearchFault(GalaxyError):
 
 class TrialHungError(GalaxyError):
     """A trial took too long for one epoch."""
-
-
-class UnheardError(Exception):
-    """This worker cannot find out whether the driver still hears of it."""
 
 
 class PeerDiedError(Exception):

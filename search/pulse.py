@@ -17,7 +17,7 @@ from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from search.errors import UnheardError
 
 # Signs that a worker gives in the time after which its silence counts.
-NUM_SIGNS = 6
+NUM_SIGNS = 12
 # How long the head may take to answer.
 _ANSWER_S = 5.0
 _NAMESPACE = b"galaxy-search"
@@ -28,7 +28,7 @@ def read_signs(workers: Iterable[str]) -> Mapping[str, bytes]:
     """The latest sign of each worker that gave one.
 
     Args:
-        workers: hexadecimal ids of their actors.
+        workers: their names.
 
     Raises:
         RayError: the head does not answer.
@@ -58,16 +58,17 @@ class Pulse:
     is silence, too. A thread of its own gives them, however long an epoch takes.
 
     Args:
-        worker: the hexadecimal id of this process's actor.
-        silence_s: after how long the driver takes the worker for lost.
+        worker: the name by which the driver knows it.
+        silence_s: after how long the driver takes it for lost; None = never, and nothing is done here.
     """
 
-    def __init__(self, worker: str, silence_s: float) -> None:
+    def __init__(self, worker: str, silence_s: float | None) -> None:
         self._worker = worker.encode()
-        self._interval_s = silence_s / NUM_SIGNS
         self._works = self._worked = False
         self._over = threading.Event()
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._is_heard = silence_s is not None
+        if silence_s is not None:
+            threading.Thread(target=self._beat, args=(silence_s / NUM_SIGNS,), daemon=True).start()
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -84,6 +85,8 @@ class Pulse:
         Raises:
             UnheardError: that cannot be found out now.
         """
+        if not self._is_heard:
+            return
         try:
             replaced = _head().internal_kv_exists(_REPLACED + self._worker, _NAMESPACE, _ANSWER_S)
         except RayError as error:
@@ -97,9 +100,9 @@ class Pulse:
         """Give no more signs."""
         self._over.set()
 
-    def _beat(self) -> None:
+    def _beat(self, interval_s: float) -> None:
         number = 0
-        while not self._over.wait(self._interval_s):
+        while not self._over.wait(interval_s):
             with contextlib.suppress(RayError, UnheardError):
                 # Of steps shorter than the interval, too.
                 if self._works or self._worked:

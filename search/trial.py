@@ -46,7 +46,7 @@ class GalaxyTrial(tune.Trainable):
     has), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see `Shards`), `run_dir` and `storage` (see
     `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `processes` (that
     train each trial together; this is the first), `device`, `gpu_share`, `weights_dir`, `metric`, `direction`,
-    `timeout_s` and on a cluster `silence_s` (see `Pulse`).
+    `timeout_s` and `silence_s` (see `Pulse`).
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
@@ -59,14 +59,13 @@ class GalaxyTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare a fresh worker for its first trial."""
-        self._files = RunFiles.of_worker(Path(config["run_dir"]), config["storage"])
+        worker = ray.get_runtime_context().get_actor_id() if config["silence_s"] is not None else ""
+        self._pulse = Pulse(worker, config["silence_s"])
+        self._files = RunFiles.of_worker(Path(config["run_dir"]), config["storage"], confirm=self._pulse.confirm)
         self._runtime: Runtime | None = None
         self._survey: SurveyData | None = None
         self._peers = Peers(config["processes"], Shards(**config["shards"])) if config["processes"] > 1 else None
         self._idle_since: float | None = None
-        self._pulse: Pulse | None = None
-        if config["silence_s"] is not None:
-            self._pulse = Pulse(ray.get_runtime_context().get_actor_id(), config["silence_s"])
         self._begin()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -78,8 +77,7 @@ class GalaxyTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Leave nothing behind on this machine."""
-        if self._pulse is not None:
-            self._pulse.close()
+        self._pulse.close()
         self._files.clear()
 
     def _begin(self) -> None:
@@ -92,7 +90,7 @@ class GalaxyTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train and validate one epoch."""
-        with self._pulse.working() if self._pulse is not None else contextlib.nullcontext():
+        with self._pulse.working():
             return self._step()
 
     def _step(self) -> dict[str, Any]:
@@ -108,10 +106,10 @@ class GalaxyTrial(tune.Trainable):
             if isinstance(error, OSError) and error.errno in FULL_DISK:
                 place = error.filename or self._files.root
                 return self._wait(f"{place}: the disk is full: waiting for room")
-            if isinstance(error, StorageError):
-                return self._wait(f"waiting for the storage: {error}")
             if isinstance(error, UnheardError):
                 return self._wait(f"waiting: {error}")
+            if isinstance(error, StorageError):
+                return self._wait(f"waiting for the storage: {error}")
             result = self._fault(error)
         self._idle_since = time.monotonic()
         return result
@@ -256,8 +254,7 @@ class GalaxyTrial(tune.Trainable):
         """
         from galaxy_models.training.checkpoint import save_state
 
-        if self._pulse is not None:
-            self._pulse.confirm()
+        self._files.confirm()
         best = self._best_epoch(trainer.epoch - 1)
         value, direction = self._history[-1][self._key], self.config["direction"]
         previous = self._history[best - 1][self._key] if best else math.nan

@@ -6,7 +6,7 @@ and worker may wait for each other for ever.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,9 @@ from ray.tune.experiment import Trial
 from search.pulse import NUM_SIGNS, dismiss, read_signs
 from search.recorder import Recorder
 
-# Retransmissions after a pause of half a minute come within half a minute more: such a worker is heard again in time.
-SILENCE_S = 60.0
+# What was sent while a network was gone arrives at the latest when as much time has passed again, as the pauses between
+# retransmissions double. So a worker that was cut off for half a minute is heard again in time, and loses no epoch.
+SILENCE_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,53 @@ class _Heard:
     silent_s: float = 0.0
 
 
+class Listener:
+    """Says which workers are silent for too long.
+
+    Only time in which it listened counts: whatever else the driver did, or if its machine slept, nobody is silent for
+    that.
+
+    Args:
+        silence_s: how long a worker may be silent.
+    """
+
+    def __init__(self, silence_s: float) -> None:
+        self._silence_s = silence_s
+        self._interval_s = silence_s / NUM_SIGNS
+        self._listened_at = time.monotonic()
+        self._heard: dict[str, _Heard] = {}
+
+    @property
+    def is_time(self) -> bool:
+        """Whether there may be something to hear; less often than this is asked."""
+        return time.monotonic() - self._listened_at >= self._interval_s
+
+    def silent(self, workers: Collection[str], *, begun: bool) -> dict[str, float]:
+        """Listen: which workers are silent for too long, and the seconds of each.
+
+        Args:
+            workers: names of those who work; a new one is silent from now on.
+            begun: whether all of them have begun; else one who has not given a sign yet may be silent.
+
+        Raises:
+            RayError: the head does not answer, which says nothing of the workers.
+        """
+        passed_s = time.monotonic() - self._listened_at
+        self._listened_at += passed_s
+        signs, before, self._heard = read_signs(workers), self._heard, {}
+        for worker in workers:
+            sign, last = signs.get(worker), before.get(worker)
+            silent_s = 0.0
+            if last is not None and last.sign == sign and (begun or sign is not None):
+                silent_s = last.silent_s + min(passed_s, 2 * self._interval_s)
+            self._heard[worker] = _Heard(sign, silent_s)
+        return {worker: one.silent_s for worker, one in self._heard.items() if one.silent_s >= self._silence_s}
+
+
 class Watch(Callback):
     """Ends workers that have a trial and are silent for too long, upon which Tune starts their trials again.
 
-    Only time in which the driver listened counts: whatever else it did, or if its machine slept, nobody is silent for
-    that. It comes after the recorder among Tune's callbacks.
+    It comes after the recorder among Tune's callbacks.
 
     Args:
         recorder: is told why a worker was ended.
@@ -50,10 +93,7 @@ class Watch(Callback):
     def __init__(self, recorder: Recorder, *, place_of: Callable[[str], str], silence_s: float) -> None:
         self._recorder = recorder
         self._place_of = place_of
-        self._silence_s = silence_s
-        self._interval_s = silence_s / NUM_SIGNS
-        self._looked_at = time.monotonic()
-        self._heard: dict[str, _Heard] = {}
+        self._listener = Listener(silence_s)
         self._workers: dict[str, str] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -76,33 +116,20 @@ class Watch(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Listen, if it is time; Tune calls this many times a second, results or none."""
-        passed_s = time.monotonic() - self._looked_at
-        if passed_s < self._interval_s:
+        if not self._listener.is_time:
             return
-        self._looked_at += passed_s
-        with contextlib.suppress(RayError):
-            # A head that does not answer says nothing of the workers.
-            self._listen(trials, min(passed_s, 2 * self._interval_s))
-
-    def _listen(self, trials: Iterable[Trial], passed_s: float) -> None:
         # Those that are made ready for their next trial, too.
-        actors = {trial: actor for trial in trials if (actor := trial.temporary_state.ray_actor) is not None}
-        signs = read_signs(map(_name, actors.values()))
-        before, self._heard = self._heard, {}
-        for trial, actor in actors.items():
-            worker = _name(actor)
-            sign, last = signs.get(worker), before.get(worker)
-            same = last is not None and last.sign == sign
-            heard = self._heard[worker] = _Heard(sign, last.silent_s + passed_s if last and same else 0.0)
-            if heard.silent_s >= self._silence_s:
-                self._end(trial, actor, heard.silent_s)
+        having = {_name(actor): one for one in trials if (actor := one.temporary_state.ray_actor) is not None}
+        with contextlib.suppress(RayError):
+            for worker, silent_s in self._listener.silent(having, begun=True).items():
+                self._end(having[worker], silent_s)
 
-    def _end(self, trial: Trial, actor: Any, silent_s: float) -> None:
+    def _end(self, trial: Trial, silent_s: float) -> None:
+        actor = trial.temporary_state.ray_actor
         # First: a worker that is heard of again shall not go on beside the other.
         dismiss(_name(actor))
         words = f"no sign of life from its worker on {self._place_of(trial.trial_id)} for {silent_s:.0f} s"
         self._recorder.lose(trial, words)
-        del self._heard[_name(actor)]
         # Asks the head only, and does not wait for the worker.
         ray.kill(actor)
 

@@ -1,6 +1,5 @@
 """A storage that does not answer for a while costs time: no trial and no retraining is lost or done again."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from search import run_files, trial
 from search.errors import StorageError, UnheardError
 from search.finalist import FinalJob, FinalSetting
 from search.places import CACHE_VARIABLE, cache_dir
+from search.pulse import Pulse
 from search.results import load_result
 from search.retrain import attempt
 from search.shards import Shards
@@ -100,21 +100,17 @@ def test_a_trial_waits_and_another_machine_goes_on_with_it(
 
 
 def test_a_trial_writes_nothing_while_it_cannot_be_known_whether_it_has_another_worker(
-    shapes: Path, tmp_path: Path
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Unheard:
-        asked = 0
+    asked: list[int] = []
 
-        def working(self) -> contextlib.AbstractContextManager[None]:
-            return contextlib.nullcontext()
+    def confirm(_: Pulse) -> None:
+        asked.append(1)
+        if len(asked) < 3:
+            raise UnheardError("the cluster's head does not answer")
 
-        def confirm(self) -> None:
-            self.asked += 1
-            if self.asked < 3:
-                raise UnheardError("the cluster's head does not answer")
-
+    monkeypatch.setattr(Pulse, "confirm", confirm)
     one = make_trial(tmp_path, shards_of(shapes))
-    one._pulse = Unheard()  # type: ignore[assignment]
     for _ in range(2):
         assert one.step()["waiting"] == "waiting: the cluster's head does not answer"
         assert not [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
