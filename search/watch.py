@@ -100,6 +100,10 @@ class Watch(Callback):
         """Remember whose worker it is."""
         self._workers[trial.trial_id] = _name(trial.temporary_state.ray_actor)
 
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Forget a worker that may have the next trial."""
+        self._workers.pop(trial.trial_id, None)
+
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Let a worker that is only cut off know that it was replaced."""
         self._dismiss(trial)
