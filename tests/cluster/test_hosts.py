@@ -114,7 +114,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             while machines.nodes() != {"head", "a", "b"}:
                 assert time.monotonic() < deadline
                 time.sleep(1)
-            yield Story(machines, folder)
+            story = Story(machines, folder)
+            yield story
+            story.process.kill()
+            story.process.wait()
 
 
 def test_ray_up_brings_three_hosts_up_and_a_search_runs_over_them(story: Story) -> None:

@@ -13,7 +13,7 @@ import search.pulse
 import search.watch
 from search.errors import UnheardError
 from search.pulse import Pulse, dismiss, read_signs
-from search.watch import Watch
+from search.watch import Listener, Watch
 
 SILENCE_S, INTERVAL_S = 60.0, 5.0
 
@@ -111,6 +111,22 @@ def test_a_worker_without_a_trial_may_be_silent(bench: Bench) -> None:
     trial.temporary_state.ray_actor = actor
     bench.listen(for_s=SILENCE_S)
     assert bench.killed == []
+
+
+def test_a_task_that_waits_for_room_may_be_silent(bench: Bench) -> None:
+    listener = Listener(SILENCE_S)
+
+    def listen(for_s: float) -> list[str]:
+        silent: dict[str, float] = {}
+        for _ in range(round(for_s / INTERVAL_S)):
+            bench.now += INTERVAL_S
+            silent = dict(listener.silent(["a"], begun=False))
+        return list(silent)
+
+    assert listen(3600) == []
+    bench.signs["a"] = b"1"
+    assert listen(SILENCE_S) == []
+    assert listen(INTERVAL_S) == ["a"]
 
 
 @pytest.mark.parametrize("how", ["on_trial_recover", "on_trial_error"])
