@@ -23,6 +23,8 @@ _DIED = "its worker died"
 MEMORY_WORDS = "out of memory issue"
 # In what Ray says of a worker whose node is gone, likewise.
 NODE_WORDS = "because its node has died"
+# In addition, of a node whose end was announced; Tune does not count such a death in the first place.
+PREEMPTED_WORDS = "node was preempted"
 
 
 class Recorder(Callback):
@@ -113,7 +115,7 @@ class Recorder(Callback):
         """Say that a worker died and its trial goes on elsewhere: with half the images at once if memory ran out."""
         self.restarts += 1
         entry, why = self.entry(trial), self._why(trial)
-        if self._is_free(entry, why):
+        if self._is_free(entry, why) and not _told_by_ray(trial, PREEMPTED_WORDS):
             trial.run_metadata.num_failures -= 1
         if _told_by_ray(trial, MEMORY_WORDS):
             before = trial.config["micro_batch"] or entry.config["batch_size"]
