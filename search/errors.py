@@ -24,6 +24,10 @@ class StorageError(GalaxyError):
     """A place outside this machine that cannot be read or written."""
 
 
+class UnheardError(StorageError):
+    """This worker cannot find out whether another took its place."""
+
+
 class NoMachineError(RunError):
     """A cluster that has no machine for a trial, yet."""
 

@@ -37,6 +37,7 @@ from search.stopper import SearchStopper
 from search.study import open_study
 from search.tensorboard import TensorBoard
 from search.trial import GalaxyTrial
+from search.watch import SILENCE_S, Watch
 
 TENSORBOARD = "tensorboard"
 # How long the driver waits on a full disk before it tries again.
@@ -102,6 +103,7 @@ class Job:
             "metric": self.plan.metric,
             "direction": self.plan.direction,
             "timeout_s": self.options.trial_timeout_s,
+            "silence_s": SILENCE_S if self.options.address else None,
         }
 
 
@@ -243,6 +245,8 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
     )
     boards = TensorBoard(ledger, recorder, job.run_dir / TENSORBOARD, list(job.plan.parameters))
     live = LiveFile(ledger, recorder, job.run_dir, job.places, room=room, saved=job.saved)
+    # On one machine no worker is out of reach.
+    watches = [Watch(recorder, place_of=live.place_of, silence_s=SILENCE_S)] if job.options.address else []
     monitor = Monitor(ledger, recorder, room, budget_s, console, nodes=lambda: live.nodes)
 
     def fault() -> Exception | None:
@@ -250,7 +254,7 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
 
     stopper = SearchStopper(budget_s=budget_s, received=received, fault=fault, spent=ledger.spent)
     with monitor:
-        _tuner(job, searcher, scheduler, stopper, [recorder, live, boards, monitor]).fit()
+        _tuner(job, searcher, scheduler, stopper, [recorder, live, *watches, boards, monitor]).fit()
         recorder.close()
         live.close()
     boards.close()

@@ -9,18 +9,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import ray
+from ray.exceptions import OutOfMemoryError
 
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import GalaxyError
 from galaxy_models.seeds import derive_seed
+from search.attempts import Attempts
 from search.finalist import FinalJob, FinalSetting, is_done
 from search.options import Places
-from search.peers import Rooms
 from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, load_result
-from search.retrain import attempt, fail
+from search.retrain import fail
 from search.run_files import RunFiles, until_done
 from search.storage import Storage
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 NUM_SEEDS = 3
 # Times that a retraining whose process died is taken up again.
 MAX_RETRIES = 2
-_POLL_S = 0.5
 
 
 def best_configs(study: "optuna.Study", num_configs: int) -> list[tuple[int, TrainConfig]]:
@@ -124,25 +123,22 @@ def retrain_finalists(
         # Of another configuration or survey, or a failure: no report must take it for this job's.
         for name in (RESULT_NAME, PREDICTIONS_NAME):
             until_done(partial(files.remove, folder / name), received=received)
-    rooms = Rooms(places)
-    waiting = {rooms.start(attempt, job, setting): job for job in jobs if job not in results}
+    attempts = Attempts(setting, places)
+    for job in (one for one in jobs if one not in results):
+        attempts.begin(job, micro_batch=job.micro_batch)
     sizes = {job: job.micro_batch or job.config.batch_size for job in jobs}
     deaths: Counter[FinalJob] = Counter()
-    while waiting and not received:
-        for reference in ray.wait(list(waiting), timeout=_POLL_S)[0]:
-            job = waiting.pop(reference)
-            rooms.leave(reference)
-            result = _collect(reference, job, setting, deaths, sizes)
+    while len(attempts) and not received:
+        for job, outcome in attempts.ended():
+            result = _judge(outcome, job, setting, deaths, sizes)
             if result is None:
-                waiting[rooms.start(attempt, replace(job, micro_batch=sizes[job]), setting)] = job
+                attempts.begin(job, micro_batch=sizes[job])
             else:
                 for name in (RESULT_NAME, PREDICTIONS_NAME, WEIGHTS_NAME):
                     until_done(partial(files.fetch, setting.folder(job) / name), received=received)
                 results[job] = result
                 on_done(result)
-    for reference in waiting:
-        ray.cancel(reference, force=True)
-        rooms.leave(reference)
+    attempts.cancel()
     return [results[job] for job in jobs if job in results]
 
 
@@ -163,24 +159,26 @@ def _remove_others(jobs: Sequence[FinalJob], setting: FinalSetting, files: RunFi
                 files.remove_folder(folder)
 
 
-def _collect(
-    reference: Any, job: FinalJob, setting: FinalSetting, deaths: Counter[FinalJob], sizes: dict[FinalJob, int]
+def _judge(
+    outcome: FinalRun | Exception,
+    job: FinalJob,
+    setting: FinalSetting,
+    deaths: Counter[FinalJob],
+    sizes: dict[FinalJob, int],
 ) -> FinalRun | None:
-    """The result of a task that has ended; None if its process died and it is to be tried again.
+    """The result of a retraining that has ended; None if its process died and it is to be tried again.
 
     One that Ray's memory monitor ended is tried again with half the images at once, as often as they can be halved.
     """
-    try:
-        result: FinalRun = ray.get(reference)
-    except ray.exceptions.OutOfMemoryError as error:
+    if not isinstance(outcome, Exception):
+        return outcome
+    words = " ".join(str(outcome).split())
+    if isinstance(outcome, OutOfMemoryError):
         if sizes[job] > 1:
             sizes[job] //= 2
             return None
-        return fail(job, setting, f"no memory for a single image: {' '.join(str(error).split()):.300}")
-    except (ray.exceptions.RayError, OSError) as error:
-        deaths[job] += 1
-        if deaths[job] <= MAX_RETRIES:
-            return None
-        words = " ".join(str(error).split())
-        return fail(job, setting, f"its process died {deaths[job]} times: {type(error).__name__}: {words:.300}")
-    return result
+        return fail(job, setting, f"no memory for a single image: {words:.300}")
+    deaths[job] += 1
+    if deaths[job] <= MAX_RETRIES:
+        return None
+    return fail(job, setting, f"its process died {deaths[job]} times: {type(outcome).__name__}: {words:.300}")

@@ -60,6 +60,7 @@ class FinalSetting:
         software: that of the driver, on a cluster; see `nodes.this_software`.
         gpu_share: of the card that it computes on, how much is each one's own.
         processes: that train each together.
+        silence_s: after how long a worker without a sign of life is taken for lost; None = never.
     """
 
     run_dir: Path
@@ -73,6 +74,7 @@ class FinalSetting:
     software: dict[str, str] | None = None
     gpu_share: float = 1.0
     processes: int = 1
+    silence_s: float | None = None
 
     def folder_of(self, backbone: str) -> Path:
         """Where the retrainings of a backbone lie."""

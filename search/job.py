@@ -151,6 +151,7 @@ def _final_setting(job: Job) -> FinalSetting:
         direction=job.plan.direction,
         gpu_share=constants["gpu_share"],
         processes=constants["processes"],
+        silence_s=constants["silence_s"],
     )
 
 

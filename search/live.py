@@ -113,6 +113,12 @@ class LiveFile(Callback):
             self._note_addresses()
             self._write(ended=False)
 
+    def place_of(self, key: str) -> str:
+        """The node of a trial that runs, by Tune's key, in words."""
+        address = self._running[key].address if key in self._running else ""
+        names = [node.name for node in self.nodes if node.address == address]
+        return f"node {names[0]} ({address})" if names else "its node"
+
     def close(self) -> None:
         """Write that all trials are over."""
         self._running.clear()

@@ -18,8 +18,13 @@ from search.mirror import Mirror
 
 # One failed trial is bad luck; this many without an epoch between them are a bug that the next trial meets too.
 MAX_FAULTS_IN_A_ROW = 3
+_DIED = "its worker died"
 # In what Ray's memory monitor says of a worker that it ended, and in nothing that it says of other deaths.
 MEMORY_WORDS = "out of memory issue"
+# In what Ray says of a worker whose node is gone, likewise.
+NODE_WORDS = "because its node has died"
+# In addition, of a node whose end was announced; Tune does not count such a death in the first place.
+PREEMPTED_WORDS = "node was preempted"
 
 
 class Recorder(Callback):
@@ -61,6 +66,8 @@ class Recorder(Callback):
         self._confirm_ray = confirm_ray
         self._mirror = mirror
         self._starts: Counter[tuple[str, int]] = Counter()
+        self._lost: dict[str, str] = {}
+        self._lost_after: dict[tuple[str, int], int] = {}
         self._faults_in_a_row: Counter[str] = Counter()
         self._waiting: set[str] = set()
         self._entries: dict[str, Entry] = {}
@@ -100,19 +107,25 @@ class Recorder(Callback):
         if "handover_s" in result:
             self.handovers_s.append(result["handover_s"])
 
+    def lose(self, trial: Trial, why: str) -> None:
+        """Take down why a worker is ended that cannot be reached, just before Tune learns that it is dead."""
+        self._lost[trial.trial_id] = why
+
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Say that a worker died and its trial goes on elsewhere: with half the images at once if memory ran out."""
         self.restarts += 1
-        entry, why = self.entry(trial), ""
-        if _host_memory_ran_out(trial):
+        entry, why = self.entry(trial), self._why(trial)
+        if self._is_free(entry, why) and not _told_by_ray(trial, PREEMPTED_WORDS):
+            trial.run_metadata.num_failures -= 1
+        if _told_by_ray(trial, MEMORY_WORDS):
             before = trial.config["micro_batch"] or entry.config["batch_size"]
             trial.config["micro_batch"] = size = max(1, before // 2)
             self._ledger.accounts[entry.space].remember_micro_batch(entry.config["image_px"], size)
             if size < before:
                 # What could be halved is no restart of those that --max-restarts counts.
                 trial.run_metadata.num_failures -= 1
-            why = f" for want of memory: {size} images at once from now on"
-        self._say(f"{entry.space} trial {entry.number}: its worker died{why}; it goes on after epoch {entry.epochs}")
+            why = f"{_DIED} for want of memory: {size} images at once from now on"
+        self._say(f"{entry.space} trial {entry.number}: {why}; it goes on after epoch {entry.epochs}")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Close a trial whose workers died too often.
@@ -120,17 +133,35 @@ class Recorder(Callback):
         Tune gives up a trial whose worker dies before the trial runs in it: such a one is started once more.
         """
         self._confirm_ray()
-        entry = self.entry(trial)
+        entry, why = self.entry(trial), self._why(trial)
         place = entry.space, entry.number
-        if trial.num_failures <= self._max_restarts and self._starts[place] < self._max_restarts:
-            self._starts[place] += 1
+        free = self._is_free(entry, why)
+        if free or (trial.num_failures <= self._max_restarts and self._starts[place] < self._max_restarts):
+            self._starts[place] += not free
             self.restarts += 1
             self._ledger.put_back(trial.trial_id)
-            self._say(f"{entry.space} trial {entry.number}: its worker died at the start; it starts again")
+            how = f"{why}; it goes on after epoch {entry.epochs}" if free else f"{_DIED} at the start; it starts again"
+            self._say(f"{entry.space} trial {entry.number}: {how}")
             return
         with self._disk():
             self._close_fault(trial.trial_id, entry, "the worker process died: killed, or out of memory", None)
             self._sweep(entry.space)
+
+    def _why(self, trial: Trial) -> str:
+        """Why a trial has no worker any more."""
+        why = self._lost.pop(trial.trial_id, _DIED)
+        return f"{_DIED} with its node" if why == _DIED and _told_by_ray(trial, NODE_WORDS) else why
+
+    def _is_free(self, entry: Entry, why: str) -> bool:
+        """Whether a death is none of those that --max-restarts counts, as the node was lost and not the worker alone.
+
+        One that follows the one before without an epoch between them is counted: the trial might be the cause.
+        """
+        place = entry.space, entry.number
+        if why == _DIED or self._lost_after.get(place) == entry.epochs:
+            return False
+        self._lost_after[place] = entry.epochs
+        return True
 
     def close(self) -> None:
         """Tidy up at the end; trials that did not end stay as they are, to go on when the run is resumed."""
@@ -183,9 +214,9 @@ class Recorder(Callback):
         return {}
 
 
-def _host_memory_ran_out(trial: Trial) -> bool:
-    """Whether Ray's memory monitor ended the trial's last worker."""
+def _told_by_ray(trial: Trial, words: str) -> bool:
+    """Whether Ray said so when the trial's last worker died."""
     path = trial.error_file
     if path is None or not Path(path).is_file():
         return False
-    return MEMORY_WORDS in Path(path).read_text(encoding="utf-8").rpartition("Failure #")[2]
+    return words in Path(path).read_text(encoding="utf-8").rpartition("Failure #")[2]

@@ -21,6 +21,7 @@ from search.errors import PeerDiedError, StorageError
 from search.finalist import FinalJob, FinalSetting
 from search.nodes import check_software, this_software
 from search.peers import trainers
+from search.pulse import Pulse
 from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, save_result
 from search.run_files import RunFiles, until_done
 
@@ -78,13 +79,26 @@ class NoResultError(Exception):
         self.progress = progress
 
 
-def attempt(job: FinalJob, setting: FinalSetting) -> FinalRun:
+def attempt(job: FinalJob, setting: FinalSetting, worker: str = "") -> FinalRun:
     """Retrain, and turn whatever goes wrong into a result that says so; one failure takes nothing from the others.
+
+    Args:
+        job: see `retrain`.
+        setting: likewise.
+        worker: the name by which the driver knows who does it, for its signs of life.
 
     Raises:
         PeerDiedError: one of its processes is gone; it can go on in others.
     """
-    files = RunFiles.of_worker(setting.run_dir, setting.storage)
+    pulse = Pulse(worker, setting.silence_s)
+    with pulse.working():
+        try:
+            return _attempt(job, setting, RunFiles.of_worker(setting.run_dir, setting.storage, confirm=pulse.confirm))
+        finally:
+            pulse.close()
+
+
+def _attempt(job: FinalJob, setting: FinalSetting, files: RunFiles) -> FinalRun:
     setting = replace(setting, run_dir=files.root)
     try:
         return retrain(job, setting, files)
@@ -197,6 +211,7 @@ def _write(files: RunFiles, path: Path, write: Callable[[Path], object]) -> None
     """Write a file and keep it, as soon as the disk has room and the storage answers."""
 
     def work() -> None:
+        files.confirm()
         write(path)
         files.keep(path)
 

@@ -51,32 +51,41 @@ class RunFiles:
     Args:
         root: the folder to write into, laid out as the run's.
         storage: the run's folder in a storage; None without one.
+        node_root: as `root`, for what only another worker of this machine has to find; None = the same folder.
+        confirm: returns if this process may write, as no other took its place; to be asked before.
 
     Attributes:
-        root: see there.
-        node_root: the same for what only another worker of this machine has to find.
+        root, node_root, confirm: see there.
     """
 
-    def __init__(self, root: Path, storage: Storage | None, *, node_root: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        storage: Storage | None,
+        *,
+        node_root: Path | None = None,
+        confirm: Callable[[], None] = lambda: None,
+    ) -> None:
         self.root = root
+        self.confirm = confirm
         self.node_root = node_root or root
         self._storage = storage
 
     @classmethod
-    def of_worker(cls, run_dir: Path, storage: str | None) -> "RunFiles":
+    def of_worker(cls, run_dir: Path, storage: str | None, *, confirm: Callable[[], None] = lambda: None) -> "RunFiles":
         """The files as a worker sees them.
 
         Args:
             run_dir: the run's folder on the driver's machine.
             storage: the URI of the run's folder in a storage; None without one.
-
+            confirm: see `RunFiles`.
         """
         if storage is None:
-            return cls(run_dir, None)
+            return cls(run_dir, None, confirm=confirm)
         # Machines may share a home, with the cache in it; processes of another cannot be seen from here.
         node_root = cache_dir() / "workers" / run_dir.name / platform.node()
         _remove_those_of_the_dead(node_root)
-        return cls(node_root / str(os.getpid()), Storage(storage), node_root=node_root)
+        return cls(node_root / str(os.getpid()), Storage(storage), node_root=node_root, confirm=confirm)
 
     def clear(self) -> None:
         """Remove a worker's own copies; what was kept stays in the storage."""
@@ -99,6 +108,11 @@ class RunFiles:
         """
         if self._storage is not None:
             self._storage.put(path, self._name(path))
+
+    def drop(self, path: Path) -> None:
+        """Remove a worker's own copy of a file; what was kept stays in the storage."""
+        if self._storage is not None:
+            path.unlink(missing_ok=True)
 
     def remove(self, path: Path) -> None:
         """Remove a file, here and in the storage.

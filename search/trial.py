@@ -15,16 +15,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune
 
 from galaxy_models.cli import machine_fault
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import GalaxyError
 from search.entry import better
-from search.errors import FULL_DISK, PeerDiedError, StorageError, TrialHungError
+from search.errors import FULL_DISK, PeerDiedError, StorageError, TrialHungError, UnheardError
 from search.files import error_path, hang_path, state_path, weights_path
 from search.nodes import check_run_dir, check_software, this_software
 from search.peers import Peers
+from search.pulse import Pulse
 from search.run_files import RunFiles
 from search.shards import Shards
 
@@ -43,8 +45,8 @@ class GalaxyTrial(tune.Trainable):
     Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `known_epochs` (those the study
     has), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see `Shards`), `run_dir` and `storage` (see
     `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `processes` (that
-    train each trial together; this is the first), `device`, `gpu_share`, `weights_dir`, `metric`, `direction`
-    and `timeout_s`.
+    train each trial together; this is the first), `device`, `gpu_share`, `weights_dir`, `metric`, `direction`,
+    `timeout_s` and `silence_s` (see `Pulse`).
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
@@ -57,7 +59,9 @@ class GalaxyTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare a fresh worker for its first trial."""
-        self._files = RunFiles.of_worker(Path(config["run_dir"]), config["storage"])
+        worker = ray.get_runtime_context().get_actor_id() if config["silence_s"] is not None else ""
+        self._pulse = Pulse(worker, config["silence_s"])
+        self._files = RunFiles.of_worker(Path(config["run_dir"]), config["storage"], confirm=self._pulse.confirm)
         self._runtime: Runtime | None = None
         self._survey: SurveyData | None = None
         self._peers = Peers(config["processes"], Shards(**config["shards"])) if config["processes"] > 1 else None
@@ -73,6 +77,7 @@ class GalaxyTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Leave nothing behind on this machine."""
+        self._pulse.close()
         self._files.clear()
 
     def _begin(self) -> None:
@@ -85,6 +90,10 @@ class GalaxyTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train and validate one epoch."""
+        with self._pulse.working():
+            return self._step()
+
+    def _step(self) -> dict[str, Any]:
         try:
             if self._survey is None:
                 # Fetched once for all workers of the machine, which may take longer than an epoch.
@@ -97,6 +106,8 @@ class GalaxyTrial(tune.Trainable):
             if isinstance(error, OSError) and error.errno in FULL_DISK:
                 place = error.filename or self._files.root
                 return self._wait(f"{place}: the disk is full: waiting for room")
+            if isinstance(error, UnheardError):
+                return self._wait(f"waiting: {error}")
             if isinstance(error, StorageError):
                 return self._wait(f"waiting for the storage: {error}")
             result = self._fault(error)
@@ -236,9 +247,14 @@ class GalaxyTrial(tune.Trainable):
             self._handover_s = time.monotonic() - self._idle_since
 
     def _save(self, trainer: "Trainer") -> None:
-        """Bring the epoch to the disk: first the weights, if they are the best yet, then the state that knows it."""
+        """Bring the epoch to the disk: first the weights, if they are the best yet, then the state that knows it.
+
+        Nothing is removed: what a worker that is cut off asked for may be done when another has the trial. Earlier
+        weights are the driver's to sweep.
+        """
         from galaxy_models.training.checkpoint import save_state
 
+        self._files.confirm()
         best = self._best_epoch(trainer.epoch - 1)
         value, direction = self._history[-1][self._key], self.config["direction"]
         previous = self._history[best - 1][self._key] if best else math.nan
@@ -246,8 +262,7 @@ class GalaxyTrial(tune.Trainable):
             place = self._files.root, self.config["space"], self.config["number"]
             trainer.save_weights(weights_path(*place, trainer.epoch))
             self._files.keep(weights_path(*place, trainer.epoch))
-            if best:
-                self._files.remove(weights_path(*place, best))
+            self._files.drop(weights_path(*place, trainer.epoch))
         state = {**trainer.state_dict(), "config": self.config["train"], "history": self._history}
         save_state(self._path(state_path), state)
         self._files.keep(self._path(state_path))

@@ -63,7 +63,7 @@ def shape(trial: optuna.Trial) -> CnnConfig:
     # Two convolutions of 3 pixels in a row see as far as one of 5, so the large ones are for single ones.
     kernel = trial.suggest_categorical("kernel", [3, 5]) if convs_per_stage == 1 else 3
     return CnnConfig(
-        width=trial.suggest_int("width", 16, 32, step=8),
+        width=trial.suggest_int("width", 24, 40, step=8),
         # Of 64 pixels 3 stages leave too many, and strides lost to pools at any depth, on two sets of real galaxies.
         depth=trial.suggest_int("depth", 4, 5),
         convs_per_stage=convs_per_stage,

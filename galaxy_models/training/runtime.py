@@ -18,7 +18,8 @@ BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 _CPUINFO = Path("/proc/cpuinfo")
 # Parameters of glibc's mallopt, from its malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_MOST_BYTES = 2**31 - 1
+# The most that it takes, and what older ones take.
+_MOST_BYTES = (2**31 - 1, 2**25)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
         for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
-            library.mallopt(parameter, _MOST_BYTES)
+            any(library.mallopt(parameter, most) for most in _MOST_BYTES)
 
 
 @dataclass(frozen=True)

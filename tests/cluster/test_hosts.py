@@ -18,6 +18,7 @@ from own_machines import OwnMachines
 from search.remote_run import fetch_run
 from search.storage import Storage
 from search.study import load_studies
+from search.watch import SILENCE_S
 
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)
@@ -84,8 +85,9 @@ class Story:
         return found
 
     def went_on(self) -> dict[int, int]:
-        """After which epoch trials whose worker died went on, the last time."""
-        found = re.findall(r"trial (\d+): its worker died[^;]*; it goes on after epoch (\d+)", self.log.read_text())
+        """After which epoch trials whose worker died or was lost went on, the last time."""
+        words = r"trial (\d+): (?:its worker died|no sign of life)[^;]*; it goes on after epoch (\d+)"
+        found = re.findall(words, self.log.read_text())
         return {int(trial): int(epoch) for trial, epoch in found}
 
 
@@ -112,7 +114,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             while machines.nodes() != {"head", "a", "b"}:
                 assert time.monotonic() < deadline
                 time.sleep(1)
-            yield Story(machines, folder)
+            story = Story(machines, folder)
+            yield story
+            story.process.kill()
+            story.process.wait()
 
 
 def test_ray_up_brings_three_hosts_up_and_a_search_runs_over_them(story: Story) -> None:
@@ -138,16 +143,22 @@ def test_what_ran_on_a_host_that_was_killed_goes_on_on_one_that_joined_late(stor
     story.wait(lambda: story.epochs(trial) > story.went_on()[trial])
 
 
-@pytest.mark.slow  # Ray does not always take the connection up again within minutes
-def test_a_host_that_is_unplugged_for_half_a_minute_keeps_its_place(story: Story) -> None:
-    trial = story.wait(lambda: story.live().get("a"))
-    story.wait(lambda: 1 <= story.epochs(trial) < MAX_EPOCHS - 10)
-    known = story.epochs(trial)
+def test_what_ran_on_a_host_that_was_unplugged_for_half_a_minute_goes_on(story: Story) -> None:
+    def early() -> tuple[int, int] | None:
+        """A trial on the host, and its epochs, if it has some to come."""
+        trial = story.live().get("a")
+        known = story.epochs(trial) if trial is not None else 0
+        return (trial, known) if trial is not None and 1 <= known < MAX_EPOCHS - 10 else None
+
+    trial, known = story.wait(early)
     story.hosts.cut("a")
+    cut = time.monotonic()
     time.sleep(30)
     story.hosts.plug("a")
-    story.wait(lambda: story.epochs(trial) > known + 2)
-    assert trial not in story.went_on()
+    # Ray takes the connection up again as a rule; else the driver starts the trial again.
+    story.wait(lambda: story.epochs(trial) > known + 2, seconds=SILENCE_S + 120)
+    print(f"from the cut to its trial's next epochs: {time.monotonic() - cut:.0f} s, {story.went_on().get(trial)}")
+    assert story.went_on().get(trial, known) >= known
     assert "a" in story.machines.nodes()
 
 

@@ -1,6 +1,7 @@
 """All retrainings of a run, on a Ray of its own."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,11 +12,12 @@ import pytest
 from shapes_survey import make_shapes, small_config
 
 from galaxy_models.config import TrainConfig
-from search import final
+from search import attempts
 from search.cluster import local_ray
 from search.final import best_configs, plan_finals, retrain_finalists
 from search.finalist import FinalJob, FinalSetting
 from search.options import Places
+from search.pulse import Pulse
 from search.results import FinalRun, load_results
 from search.shards import Shards
 
@@ -35,7 +37,13 @@ def cluster() -> Iterator[None]:
 
 
 def _run(
-    run_dir: Path, data: Path, jobs: list[FinalJob], *, received: list[int], stop_after: int | None = None
+    run_dir: Path,
+    data: Path,
+    jobs: list[FinalJob],
+    *,
+    received: list[int],
+    stop_after: int | None = None,
+    silence_s: float | None = None,
 ) -> tuple[list[FinalRun], list[FinalRun]]:
     """The results, and what was told of meanwhile."""
     told: list[FinalRun] = []
@@ -53,6 +61,7 @@ def _run(
         weights_dir=None,
         metric="nll",
         direction="min",
+        silence_s=silence_s,
     )
     results = retrain_finalists(jobs, setting=setting, places=Places(1, 0.0, 1), received=received, on_done=on_done)
     return results, told
@@ -100,14 +109,14 @@ def test_dead_worker_is_replaced_twice(
 ) -> None:
     log = tmp_path / "attempts"
 
-    def dying(job: FinalJob, setting: FinalSetting) -> FinalRun:
+    def dying(job: FinalJob, setting: FinalSetting, worker: str) -> FinalRun:
         with log.open("a") as file:
             file.write("x")
         if len(log.read_text()) <= num_deaths:
             os._exit(1)
         return job.result(epochs=1)
 
-    monkeypatch.setattr(final, "attempt", dying)
+    monkeypatch.setattr(attempts, "attempt", dying)
     (result,), _ = _run(tmp_path, shapes, _jobs(1), received=[])
     assert len(log.read_text()) == 3
     if num_deaths == 2:
@@ -118,19 +127,39 @@ def test_dead_worker_is_replaced_twice(
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_worker_that_falls_silent_is_replaced(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "attempts"
+
+    def stops_at_first(job: FinalJob, setting: FinalSetting, worker: str) -> FinalRun:
+        with Pulse(worker, setting.silence_s).working():
+            # Longer than the silence that is allowed: it works, and says so.
+            time.sleep(3)
+            with log.open("a") as file:
+                file.write("x")
+            if len(log.read_text()) == 1:
+                os.kill(os.getpid(), signal.SIGSTOP)
+        return job.result(epochs=1)
+
+    monkeypatch.setattr(attempts, "attempt", stops_at_first)
+    (result,), _ = _run(tmp_path, shapes, _jobs(1), received=[], silence_s=2)
+    assert (result.failure, result.epochs) == ("", 1)
+    assert log.read_text() == "xx"
+
+
+@pytest.mark.usefixtures("cluster")
 def test_signal_ends_what_runs_and_keeps_what_is_done(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pids = tmp_path / "pids"
     pids.mkdir()
 
-    def first_is_quick(job: FinalJob, setting: FinalSetting) -> FinalRun:
+    def first_is_quick(job: FinalJob, setting: FinalSetting, worker: str) -> FinalRun:
         (pids / str(os.getpid())).touch()
         if job.seed_index:
             time.sleep(600)
         return job.result(epochs=1)
 
-    monkeypatch.setattr(final, "attempt", first_is_quick)
+    monkeypatch.setattr(attempts, "attempt", first_is_quick)
     start = time.monotonic()
     results, _ = _run(tmp_path, shapes, _jobs(9), received=[], stop_after=1)
     assert [result.seed_index for result in results] == [0]

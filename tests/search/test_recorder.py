@@ -197,6 +197,57 @@ def test_a_worker_that_died_for_want_of_memory_goes_on_with_half_the_images(benc
     assert bench.said[1] == f"a trial 0: {memory}; it goes on after epoch 1"
 
 
+NODE_DIED = "Failure # 1\nThe actor died because its node has died. Node Id: 5e. Reason: unexpected termination\n"
+
+
+def test_nodes_that_are_lost_are_no_restarts_as_long_as_the_trial_gets_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, names="a", max_epochs=9)
+    trial = bench.run("0", 0.5)
+    trial.error_file = str(tmp_path / "error.txt")
+    trial.run_metadata = SimpleNamespace(num_failures=5)
+    Path(trial.error_file).write_text(NODE_DIED)
+    bench.recorder.on_trial_recover(0, [], trial)
+    assert trial.run_metadata.num_failures == 4
+    # Once more without an epoch between: it may be the trial that ends its nodes.
+    bench.recorder.on_trial_recover(0, [], trial)
+    assert trial.run_metadata.num_failures == 4
+    bench.tell(trial, **epoch(2, 0.5), diverged=0.0)
+    Path(trial.error_file).write_text("Failure # 3\nThe actor is dead because it was killed by `ray.kill`.\n")
+    bench.recorder.lose(trial, "no sign of life")
+    bench.recorder.on_trial_recover(0, [], trial)
+    assert trial.run_metadata.num_failures == 3
+    bench.recorder.on_trial_recover(0, [], trial)
+    assert trial.run_metadata.num_failures == 3
+    # One whose end was announced was not counted by Tune.
+    bench.tell(trial, **epoch(3, 0.5), diverged=0.0)
+    Path(trial.error_file).write_text(f"{NODE_DIED}\tthe actor's node was preempted: spot\n")
+    bench.recorder.on_trial_recover(0, [], trial)
+    assert trial.run_metadata.num_failures == 3
+    assert bench.said == [
+        "a trial 0: its worker died with its node; it goes on after epoch 1",
+        "a trial 0: its worker died with its node; it goes on after epoch 1",
+        "a trial 0: no sign of life; it goes on after epoch 2",
+        "a trial 0: its worker died; it goes on after epoch 2",
+        "a trial 0: its worker died with its node; it goes on after epoch 3",
+    ]
+    assert bench.recorder.restarts == 5
+
+
+def test_a_trial_whose_restarts_are_spent_goes_on_after_the_loss_of_a_node_but_not_of_two_in_one_epoch(
+    bench: Bench, tmp_path: Path
+) -> None:
+    first = bench.run("0", 0.5)
+    for key in ("0", "1"):
+        trial = first if key == "0" else bench.begin(key)
+        trial.error_file, trial.num_failures = str(tmp_path / "error.txt"), 1
+        Path(trial.error_file).write_text(NODE_DIED)
+        bench.recorder.on_trial_error(0, [], trial)
+    entry = bench.recorder.entry(first)
+    assert bench.recorder.entry(trial) is entry
+    assert bench.said == ["a trial 0: its worker died with its node; it goes on after epoch 1"]
+    assert entry.outcome == "failed"
+
+
 def test_a_trial_whose_worker_died_before_it_ran_is_started_again(tmp_path: Path) -> None:
     bench, confirmed = Bench(tmp_path), []
     bench.recorder = Recorder(

@@ -8,9 +8,10 @@ from shapes_survey import make_shapes, small_config
 
 from galaxy_models.data.manifest import Manifest
 from search import run_files, trial
-from search.errors import StorageError
+from search.errors import StorageError, UnheardError
 from search.finalist import FinalJob, FinalSetting
 from search.places import CACHE_VARIABLE, cache_dir
+from search.pulse import Pulse
 from search.results import load_result
 from search.retrain import attempt
 from search.shards import Shards
@@ -61,6 +62,7 @@ def make_trial(tmp_path: Path, shards: Shards, **more: Any) -> GalaxyTrial:
     constants = {
         "run_dir": "runs/a", "storage": (tmp_path / "kept").as_uri(), "software": None, "threads": 1, "processes": 1,
         "device": "cpu", "gpu_share": 1.0, "weights_dir": None, "metric": "nll", "direction": "min", "timeout_s": None,
+        "silence_s": None,
     }  # fmt: skip
     own = {"train": config.to_dict(), "space": "cnn", "number": 3, "known_epochs": 0, "micro_batch": None}
     return GalaxyTrial({**constants, **own, "value_to_beat": float("nan"), "shards": vars(shards), **more})
@@ -95,6 +97,34 @@ def test_a_trial_waits_and_another_machine_goes_on_with_it(
     ended, _ = epochs_of(make_trial(tmp_path, shards_of(shapes), known_epochs=1), 1)
     assert [one["objective"] for one in begun + ended] == [one["objective"] for one in whole]
     assert [one["epoch"] for one in begun + ended] == [1, 2]
+
+
+def test_a_trial_writes_nothing_while_it_cannot_be_known_whether_it_has_another_worker(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def confirm(_: Pulse) -> None:
+        asked.append(1)
+        if len(asked) < 3:
+            raise UnheardError("the cluster's head does not answer")
+
+    monkeypatch.setattr(Pulse, "confirm", confirm)
+    one = make_trial(tmp_path, shards_of(shapes))
+    for _ in range(2):
+        assert one.step()["waiting"] == "waiting: the cluster's head does not answer"
+        assert not [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert one.step()["epoch"] == 1
+    assert one.step()["epoch"] == 2
+    kept = sorted(path.name for path in (tmp_path / "kept").rglob("*") if path.is_file())
+    # Earlier weights are the driver's to remove: a worker that is cut off must not take them from its successor.
+    assert kept == [
+        "trial-00003-epoch-0001.safetensors",
+        "trial-00003-epoch-0002.safetensors",
+        "trial-00003.pt",
+    ]
+    # Of its own it keeps none.
+    assert [path.name for path in (cache_dir() / "workers").rglob("*") if path.is_file()] == ["trial-00003.pt"]
 
 
 def test_a_survey_that_has_changed_is_not_waited_for(shapes: Path, tmp_path: Path) -> None:
