@@ -75,6 +75,12 @@ class Story:
         trials = self.trials()
         return len(trials[trial].intermediate_values) if trial < len(trials) else 0
 
+    def begun(self, host: str, *, epochs: int = 1) -> tuple[int, int] | None:
+        """The trial on a host and its epochs, if it has so many, and ten or more to come."""
+        trial = self.live().get(host)
+        known = self.epochs(trial) if trial is not None else 0
+        return (trial, known) if trial is not None and epochs <= known < MAX_EPOCHS - 10 else None
+
     def wait(self, until: Callable[[], Any], *, seconds: float = 240) -> Any:
         """Wait for something to become true, as long as the search runs."""
         deadline = time.monotonic() + seconds
@@ -131,8 +137,7 @@ def test_ray_up_brings_three_hosts_up_and_a_search_runs_over_them(story: Story) 
 
 
 def test_what_ran_on_a_host_that_was_killed_goes_on_on_one_that_joined_late(story: Story) -> None:
-    trial = story.wait(lambda: story.live().get("b"))
-    story.wait(lambda: story.epochs(trial) >= 3)
+    trial, _ = story.wait(lambda: story.begun("b", epochs=3))
     story.hosts.kill("b")
     killed = time.monotonic()
     story.machines.join("c")
@@ -144,13 +149,7 @@ def test_what_ran_on_a_host_that_was_killed_goes_on_on_one_that_joined_late(stor
 
 
 def test_what_ran_on_a_host_that_was_unplugged_for_half_a_minute_goes_on(story: Story) -> None:
-    def early() -> tuple[int, int] | None:
-        """A trial on the host, and its epochs, if it has some to come."""
-        trial = story.live().get("a")
-        known = story.epochs(trial) if trial is not None else 0
-        return (trial, known) if trial is not None and 1 <= known < MAX_EPOCHS - 10 else None
-
-    trial, known = story.wait(early)
+    trial, known = story.wait(lambda: story.begun("a"))
     story.hosts.cut("a")
     cut = time.monotonic()
     time.sleep(30)
@@ -163,9 +162,7 @@ def test_what_ran_on_a_host_that_was_unplugged_for_half_a_minute_goes_on(story: 
 
 
 def test_a_host_that_is_taken_away_costs_its_trial_one_epoch_at_most(story: Story) -> None:
-    trial = story.wait(lambda: story.live().get("c"))
-    story.wait(lambda: 1 <= story.epochs(trial) < MAX_EPOCHS - 5)
-    known = story.epochs(trial)
+    trial, known = story.wait(lambda: story.begun("c"))
     story.hosts.run("c", "pkill -TERM raylet")
     story.wait(lambda: trial in story.went_on())
     assert story.went_on()[trial] >= known
