@@ -5,7 +5,7 @@
 
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,9 @@ from search.simulation.curves import Curves, make_curves
 
 # Six of LCDB's larger data sets with at least 19 of its 20 learners.
 LCDB_DATASETS = (6, 179, 554, 1483, 23517, 41150)
+# Fifteen more, drawn at random among those with as many learners, five each of 10-15, 16-20 and 22-32 anchors. The
+# stopping rule was chosen on others.
+LCDB_FURTHER = (966, 40971, 18, 917, 1479, 26, 1485, 41159, 1041, 1477, 901, 1509, 293, 821, 41168)
 NUM_DIGITS_CONFIGS = 500
 DIGITS_EPOCHS = 27
 
@@ -28,17 +31,20 @@ def package_folder(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def lcdb_curves() -> dict[str, Curves]:
+def lcdb_curves(datasets: Sequence[int] = LCDB_DATASETS) -> dict[str, Curves]:
     """Error rates of 20 learners over growing samples, on each of several data sets.
 
     An anchor (a sample of 16, 23, 32 ... rows) is an epoch and takes its training time. A learner is one choice, its
     repetition (5 splits by 5 samples) two more, so that a configuration is one curve that was really measured.
 
+    Args:
+        datasets: their numbers at OpenML.
+
     Source:
         Mohr et al. 2022, LCDB 1.0, ECML PKDD.
     """
     table = pd.read_csv(package_folder("lcdb") / "database-accuracy.csv")
-    table = table[table["openmlid"].isin(LCDB_DATASETS)].sort_values("size_train", kind="stable")
+    table = table[table["openmlid"].isin(datasets)].sort_values("size_train", kind="stable")
     key = ["openmlid", "learner", "outer_seed", "inner_seed"]
     table["config"] = table[key].astype(str).agg("/".join, axis=1)
     # A learner that ran out of time at an anchor ends its curve before it.
@@ -157,6 +163,7 @@ def _train_digits(number: int) -> list[dict[str, object]]:
 
 SOURCES: dict[str, Callable[[Path], dict[str, Curves]]] = {
     "lcdb": lambda _: lcdb_curves(),
+    "lcdb-further": lambda _: lcdb_curves(LCDB_FURTHER),
     "final": lambda _: hpo_bench_curves(),
     "digits": digits_curves,
 }

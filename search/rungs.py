@@ -58,8 +58,8 @@ class NoStopping:
 class Asha:
     """Asynchronous successive halving, which stops and never revives.
 
-    A trial goes on past a rung if it is among the best third of all that have reached the rung so far, itself
-    included; the best of fewer than three always is. Of equal values the earlier ranks higher.
+    A trial goes on past a rung if it is among the best third, rounded up, of all that have reached the rung so far,
+    itself included. Of equal values the earlier ranks higher. Rounded down, fewer than one in three would go on.
 
     Args:
         rungs: ascending epochs.
@@ -81,7 +81,7 @@ class Asha:
             return True
         rank = bisect.bisect_right(values, self._sign * value)
         values.insert(rank, self._sign * value)
-        return rank < max(1, len(values) // REDUCTION_FACTOR)
+        return rank < -(-len(values) // REDUCTION_FACTOR)
 
 
 class Hyperband:

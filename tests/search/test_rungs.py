@@ -41,17 +41,22 @@ def test_rungs_are_every_power_of_three_below_the_end(max_epochs: int) -> None:
     assert rungs[-1] < max_epochs <= 3 * rungs[-1]
 
 
-# Values at the first rung in the order in which trials reach it, and who goes on: after n trials the best n // 3 of
-# them, and never fewer than one.
+# Values at the first rung in the order in which trials reach it, and who goes on: of 1 to 10 trials the best
+# 1, 1, 1, 2, 2, 2, 3, 3, 3 and 4, which are thirds rounded up.
 TABLES = [
     # Each is worse than those before it.
-    ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "+-----"),
+    ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0], "+---------"),
     # Each is better.
     ([6.0, 5.0, 4.0, 3.0, 2.0, 1.0], "++++++"),
-    # The sixth is the second best of six: two go on. The seventh is third of seven.
-    ([1.0, 9.0, 9.0, 9.0, 9.0, 2.0, 3.0], "+----+-"),
-    # The ninth is the third best of nine.
-    ([1.0, 2.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 3.0], "+-------+"),
+    # The second best of three stops, of four goes on.
+    ([1.0, 9.0, 2.0], "+--"),
+    ([1.0, 9.0, 9.0, 2.0], "+--+"),
+    # The third best of six stops, of seven goes on.
+    ([1.0, 2.0, 9.0, 9.0, 9.0, 3.0], "+-----"),
+    ([1.0, 2.0, 9.0, 9.0, 9.0, 9.0, 3.0], "+-----+"),
+    # The fourth best of nine stops, of ten goes on.
+    ([1.0, 2.0, 3.0, 9.0, 9.0, 9.0, 9.0, 9.0, 4.0], "+--------"),
+    ([1.0, 2.0, 3.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 4.0], "+--------+"),
     # Of equals the earlier ranks higher.
     ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0], "+-----"),
 ]

@@ -1,5 +1,7 @@
 """A simulated search decides with the objects of a real one."""
 
+from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ def test_ours_stops_by_the_third_of_all_that_reached_a_rung() -> None:
     values = [bowl().values[trial.row][0] for trial in trace.trials[:24]]
     for number, trial in enumerate(trace.trials[:24]):
         rank = sum(value <= values[number] for value in values[:number])
-        assert (trial.epochs > 1) == (rank < max(1, (number + 1) // 3)), number
+        assert (trial.epochs > 1) == (rank < ceil(Fraction(number + 1, 3))), number
     assert {trial.epochs for trial in trace.trials} <= {1, 3, 9}
 
 
