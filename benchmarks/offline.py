@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--benchmarks", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--digits", type=Path, default=Path("digits.parquet"), help="where the curves trained here are")
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=120)
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--scheduler", default="asha")
     parser.add_argument("--only", default="", help="data sets with this in their name")
