@@ -13,6 +13,8 @@ export RAY_health_check_failure_threshold=10
 export AUTOSCALER_HEARTBEAT_TIMEOUT_S=120
 export RAY_grpc_keepalive_timeout_ms=120000
 export RAY_grpc_client_keepalive_time_ms=30000
+# Else a node's first search waits for the node's first workers, and if one of them dies, for ever.
+export RAY_prestart_worker_first_driver=0
 # Ray's second autoscaler neither falls back from spot to on-demand nor brings up the last host of a fixed list.
 export RAY_enable_autoscaler_v2=0
 export RAY_AUTOSCALER_UTILIZATION_SCORER=search.spot_first.score

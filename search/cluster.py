@@ -20,6 +20,8 @@ from search.signals import leave_at_once
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Else Ray's start waits for its first workers, and if one of them dies, for ever.
+    "RAY_prestart_worker_first_driver": "0",
     # Workers stay in the user's folder, where relative names of weight files are right.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
