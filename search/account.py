@@ -175,7 +175,7 @@ class Account:
         for entry in self.ranking:
             if entry.outcome == "complete" and entry.max_epochs < self.terms.max_epochs:
                 shorter.setdefault(entry.root, entry)
-        chosen = list(shorter.values())[: max(1, len(shorter) // REDUCTION_FACTOR)]
+        chosen = list(shorter.values())[: -(-len(shorter) // REDUCTION_FACTOR)]
         return next((entry for entry in chosen if (entry.root, self.terms.max_epochs) not in self._rerun), None)
 
     def finalist(self, places: int) -> Entry | None:

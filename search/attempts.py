@@ -54,7 +54,8 @@ class Attempts:
         Of one whose process is silent for too long, a TimeoutError; whatever it still does, it writes nothing more.
         """
         workers = {reference: worker for worker, (_, reference) in self._under_way.items()}
-        for reference in ray.wait(list(workers), timeout=_POLL_S)[0]:
+        ray.wait(list(workers), timeout=_POLL_S)
+        for reference in _ready(list(workers)):
             job = self._leave(workers[reference])
             try:
                 yield job, ray.get(reference)
@@ -75,8 +76,10 @@ class Attempts:
         if self._listener is None or not self._listener.is_time:
             return {}
         try:
-            # Those that wait for room have not begun.
+            # Those that wait for room have not begun; those that have ended since have nothing more to say.
             silent = self._listener.silent(self._under_way, begun=False)
+            ready = _ready([reference for _, reference in self._under_way.values()])
+            silent = {worker: one for worker, one in silent.items() if self._under_way[worker][1] not in ready}
             for worker in silent:
                 # Before anything else: one that is heard of again shall not go on beside the next.
                 dismiss(worker)
@@ -88,3 +91,8 @@ class Attempts:
         job, reference = self._under_way.pop(worker)
         self._rooms.leave(reference)
         return job
+
+
+def _ready(references: list[Any]) -> list[Any]:
+    """Those that have ended."""
+    return ray.wait(references, num_returns=len(references), timeout=0)[0] if references else []

@@ -64,11 +64,14 @@ class Pulse:
 
     def __init__(self, worker: str, silence_s: float | None) -> None:
         self._worker = worker.encode()
-        self._works = self._worked = False
+        self._works = False
+        # Who has said nothing yet may not have begun.
+        self._worked = True
         self._over = threading.Event()
         self._is_heard = silence_s is not None
-        if silence_s is not None:
-            threading.Thread(target=self._beat, args=(silence_s / NUM_SIGNS,), daemon=True).start()
+        self._thread = threading.Thread(target=self._beat, args=((silence_s or 0.0) / NUM_SIGNS,), daemon=True)
+        if self._is_heard:
+            self._thread.start()
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -99,10 +102,12 @@ class Pulse:
     def close(self) -> None:
         """Give no more signs."""
         self._over.set()
+        if self._is_heard:
+            self._thread.join(timeout=_ANSWER_S)
 
     def _beat(self, interval_s: float) -> None:
         number = 0
-        while not self._over.wait(interval_s):
+        while True:
             with contextlib.suppress(RayError, UnheardError):
                 # Of steps shorter than the interval, too.
                 if self._works or self._worked:
@@ -110,3 +115,5 @@ class Pulse:
                     number += 1
                     _head().internal_kv_put(_SIGN + self._worker, b"%d" % number, True, _NAMESPACE, _ANSWER_S)
                 self.confirm()
+            if self._over.wait(interval_s):
+                return

@@ -66,6 +66,7 @@ class Recorder(Callback):
         self._confirm_ray = confirm_ray
         self._mirror = mirror
         self._starts: Counter[tuple[str, int]] = Counter()
+        self._failures: Counter[tuple[str, int]] = Counter()
         self._lost: dict[str, str] = {}
         self._lost_after: dict[tuple[str, int], int] = {}
         self._faults_in_a_row: Counter[str] = Counter()
@@ -83,8 +84,10 @@ class Recorder(Callback):
         return self._entries[key]
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Remember who runs."""
-        self.entry(trial)
+        """Remember who runs; one that was put back has the restarts that it had."""
+        entry = self.entry(trial)
+        if failures := self._failures.pop((entry.space, entry.number), 0):
+            trial.run_metadata.num_failures += failures
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -112,12 +115,16 @@ class Recorder(Callback):
         self._lost[trial.trial_id] = why
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Say that a worker died and its trial goes on elsewhere: with half the images at once if memory ran out."""
+        """Say that a worker died and its trial goes on elsewhere: with half the images at once if memory ran out.
+
+        Restarts that --max-restarts does not count are taken back from Tune's count.
+        """
         self.restarts += 1
-        entry, why = self.entry(trial), self._why(trial)
-        if self._is_free(entry, why) and not _told_by_ray(trial, PREEMPTED_WORDS):
-            trial.run_metadata.num_failures -= 1
-        if _told_by_ray(trial, MEMORY_WORDS):
+        entry, why = self.entry(trial), self._take_reason(trial)
+        if not _told_by_ray(trial, MEMORY_WORDS):
+            if self._forgive(entry, why) and not _told_by_ray(trial, PREEMPTED_WORDS):
+                trial.run_metadata.num_failures -= 1
+        else:
             before = trial.config["micro_batch"] or entry.config["batch_size"]
             trial.config["micro_batch"] = size = max(1, before // 2)
             self._ledger.accounts[entry.space].remember_micro_batch(entry.config["image_px"], size)
@@ -130,30 +137,33 @@ class Recorder(Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Close a trial whose workers died too often.
 
-        Tune gives up a trial whose worker dies before the trial runs in it: such a one is started once more.
+        Tune gives up a trial whose worker dies before the trial runs in it: such a one is started again, as often as
+        --max-restarts says. So is one whose node was lost when Tune has counted enough.
         """
         self._confirm_ray()
-        entry, why = self.entry(trial), self._why(trial)
+        entry, why = self.entry(trial), self._take_reason(trial)
         place = entry.space, entry.number
-        free = self._is_free(entry, why)
+        free = self._forgive(entry, why)
         if free or (trial.num_failures <= self._max_restarts and self._starts[place] < self._max_restarts):
             self._starts[place] += not free
+            self._failures[place] = max(0, trial.num_failures - 1)
             self.restarts += 1
             self._ledger.put_back(trial.trial_id)
             how = f"{why}; it goes on after epoch {entry.epochs}" if free else f"{_DIED} at the start; it starts again"
             self._say(f"{entry.space} trial {entry.number}: {how}")
             return
         with self._disk():
-            self._close_fault(trial.trial_id, entry, "the worker process died: killed, or out of memory", None)
+            words = "the worker process died: killed, or out of memory" if why == _DIED else why
+            self._close_fault(trial.trial_id, entry, words, None)
             self._sweep(entry.space)
 
-    def _why(self, trial: Trial) -> str:
-        """Why a trial has no worker any more."""
+    def _take_reason(self, trial: Trial) -> str:
+        """Why a trial has no worker any more; to be asked once."""
         why = self._lost.pop(trial.trial_id, _DIED)
         return f"{_DIED} with its node" if why == _DIED and _told_by_ray(trial, NODE_WORDS) else why
 
-    def _is_free(self, entry: Entry, why: str) -> bool:
-        """Whether a death is none of those that --max-restarts counts, as the node was lost and not the worker alone.
+    def _forgive(self, entry: Entry, why: str) -> bool:
+        """Take down a loss; whether it is none of those that --max-restarts counts, as it was the node's.
 
         One that follows the one before without an epoch between them is counted: the trial might be the cause.
         """

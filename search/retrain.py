@@ -105,6 +105,7 @@ def _attempt(job: FinalJob, setting: FinalSetting, files: RunFiles) -> FinalRun:
     except PeerDiedError:
         raise
     except Exception as error:
+        until_done(files.confirm)
         fault = machine_fault(error, setting.run_dir) or error
         words = " ".join(str(fault).split())
         if not isinstance(fault, GalaxyError):

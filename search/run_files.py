@@ -104,9 +104,10 @@ class RunFiles:
         """Let other machines have a file that was written.
 
         Raises:
-            StorageError: the storage cannot be reached.
+            StorageError: the storage cannot be reached, or `confirm` cannot tell.
         """
         if self._storage is not None:
+            self.confirm()
             self._storage.put(path, self._name(path))
 
     def drop(self, path: Path) -> None:
@@ -118,8 +119,9 @@ class RunFiles:
         """Remove a file, here and in the storage.
 
         Raises:
-            StorageError: the storage cannot be reached.
+            StorageError: the storage cannot be reached, or `confirm` cannot tell.
         """
+        self.confirm()
         path.unlink(missing_ok=True)
         if self._storage is not None:
             self._storage.remove(self._name(path))

@@ -66,13 +66,20 @@ class GalaxyTrial(tune.Trainable):
         self._survey: SurveyData | None = None
         self._peers = Peers(config["processes"], Shards(**config["shards"])) if config["processes"] > 1 else None
         self._idle_since: float | None = None
+        self._space = config["space"]
         self._begin()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Prepare this process for its next trial."""
+        from galaxy_models.training.runtime import give_back_memory
+
         # Freed before the next is made: a GPU need not hold two networks.
         self._trainer = None
         self._begin()
+        if new_config["space"] != self._space:
+            # Else a worker of a small network keeps what a large one took before.
+            self._space = new_config["space"]
+            give_back_memory()
         return True
 
     def cleanup(self) -> None:

@@ -21,6 +21,8 @@ from search.recorder import Recorder
 # What was sent while a network was gone arrives at the latest when as much time has passed again, as the pauses between
 # retransmissions double. So a worker that was cut off for half a minute is heard again in time, and loses no epoch.
 SILENCE_S = 90.0
+# A pause in listening is one that is longer than this, and than two of the intervals between signs.
+_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class _Heard:
 class Listener:
     """Says which workers are silent for too long.
 
-    Only time in which it listened counts: whatever else the driver did, or if its machine slept, nobody is silent for
-    that.
+    Only time in which it listened often enough counts: whatever else the driver did, or if its machine slept, nobody is
+    silent for that.
 
     Args:
         silence_s: how long a worker may be silent.
@@ -74,7 +76,7 @@ class Listener:
             sign, last = signs.get(worker), before.get(worker)
             silent_s = 0.0
             if last is not None and last.sign == sign and (begun or sign is not None):
-                silent_s = last.silent_s + min(passed_s, 2 * self._interval_s)
+                silent_s = last.silent_s + (0.0 if passed_s > max(2 * self._interval_s, _PAUSE_S) else passed_s)
             self._heard[worker] = _Heard(sign, silent_s)
         return {worker: one.silent_s for worker, one in self._heard.items() if one.silent_s >= self._silence_s}
 
@@ -95,6 +97,7 @@ class Watch(Callback):
         self._place_of = place_of
         self._listener = Listener(silence_s)
         self._workers: dict[str, str] = {}
+        self._untold: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Remember whose worker it is."""
@@ -115,13 +118,21 @@ class Watch(Callback):
     def _dismiss(self, trial: Trial) -> None:
         worker = self._workers.pop(trial.trial_id, None)
         if worker is not None:
-            with contextlib.suppress(RayError):
+            self._untold.add(worker)
+            self._tell()
+
+    def _tell(self) -> None:
+        with contextlib.suppress(RayError):
+            for worker in list(self._untold):
                 dismiss(worker)
+                self._untold.discard(worker)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Listen, if it is time; Tune calls this many times a second, results or none."""
         if not self._listener.is_time:
             return
+        # Word that the head did not take before.
+        self._tell()
         # Those that are made ready for their next trial, too.
         having = {_name(actor): one for one in trials if (actor := one.temporary_state.ray_actor) is not None}
         with contextlib.suppress(RayError):
@@ -130,10 +141,10 @@ class Watch(Callback):
 
     def _end(self, trial: Trial, silent_s: float) -> None:
         actor = trial.temporary_state.ray_actor
-        # First: a worker that is heard of again shall not go on beside the other.
-        dismiss(_name(actor))
         words = f"no sign of life from its worker on {self._place_of(trial.trial_id)} for {silent_s:.0f} s"
         self._recorder.lose(trial, words)
+        # Before the end: a worker that is heard of again shall not go on beside the other.
+        dismiss(_name(actor))
         # Asks the head only, and does not wait for the worker.
         ray.kill(actor)
 

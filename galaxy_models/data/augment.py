@@ -68,7 +68,7 @@ def augment(
         contiguous, as the resampling leaves them; others are in channels_last. Networks take both alike.
     """
     variations = draw_variations([len(images)], config=config, image_px=image_px, generator=generator)
-    return vary(images, targets, variations, image_px=image_px, mirror_order=mirror_order)
+    return vary(images, targets, variations.to(images.device), image_px=image_px, mirror_order=mirror_order)
 
 
 @dataclass(frozen=True)

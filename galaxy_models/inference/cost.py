@@ -1,6 +1,5 @@
 """What an answer costs: operations, memory, time."""
 
-import ctypes
 import gc
 import time
 from functools import partial
@@ -19,7 +18,7 @@ from galaxy_models.models.galaxy_model import GalaxyModel
 from galaxy_models.task import Task
 from galaxy_models.training.evaluation import EVAL_BATCH
 from galaxy_models.training.memory import MicroBatch
-from galaxy_models.training.runtime import Precision
+from galaxy_models.training.runtime import Precision, give_back_memory
 
 # Galaxies that are answered to measure the speed; fewer in a smaller split.
 SPEED_ROWS = 2048
@@ -112,7 +111,7 @@ def _peak_on_card(model: GalaxyModel, images: Tensor, precision: Precision) -> i
 def _peak_in_process(model: GalaxyModel, images: Tensor, precision: Precision) -> int:
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     # What was freed, but kept by the C library for the next to ask, would hide what the batch takes.
-    ctypes.CDLL(None).malloc_trim(0)
+    give_back_memory()
     (_PROCESS / "clear_refs").write_text(_FORGET_PEAK)
     before = _status_bytes("VmRSS")
     _answer(model, images, precision)

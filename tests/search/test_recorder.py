@@ -248,6 +248,18 @@ def test_a_trial_whose_restarts_are_spent_goes_on_after_the_loss_of_a_node_but_n
     assert entry.outcome == "failed"
 
 
+def test_a_lost_node_gives_no_restarts_back(bench: Bench, tmp_path: Path) -> None:
+    first = bench.run("0", 0.5)
+    first.error_file, first.num_failures = str(tmp_path / "error.txt"), 10
+    Path(first.error_file).write_text(NODE_DIED)
+    bench.recorder.on_trial_error(0, [], first)
+    # A new one of Tune's, which has counted nothing yet.
+    again = SimpleNamespace(trial_id="1", run_metadata=SimpleNamespace(num_failures=0))
+    assert bench.ledger.start("1") is bench.recorder.entry(first)
+    bench.recorder.on_trial_start(0, [], again)  # type: ignore[arg-type]
+    assert again.run_metadata.num_failures == 9
+
+
 def test_a_trial_whose_worker_died_before_it_ran_is_started_again(tmp_path: Path) -> None:
     bench, confirmed = Bench(tmp_path), []
     bench.recorder = Recorder(
