@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import ray
 from ray import tune
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # How long a worker with a full disk waits before it tells so again and tries once more.
 WAIT_S = 2.0
+# From how much of the machine's memory in use on a worker keeps nothing that it has freed.
+_FULL_PERCENT = 75.0
 
 
 class GalaxyTrial(tune.Trainable):
@@ -66,7 +69,6 @@ class GalaxyTrial(tune.Trainable):
         self._survey: SurveyData | None = None
         self._peers = Peers(config["processes"], Shards(**config["shards"])) if config["processes"] > 1 else None
         self._idle_since: float | None = None
-        self._space = config["space"]
         self._begin()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -76,9 +78,8 @@ class GalaxyTrial(tune.Trainable):
         # Freed before the next is made: a GPU need not hold two networks.
         self._trainer = None
         self._begin()
-        if new_config["space"] != self._space:
-            # Else a worker of a small network keeps what a large one took before.
-            self._space = new_config["space"]
+        if psutil.virtual_memory().percent > _FULL_PERCENT:
+            # What a large network took and this one does not need; it takes a tenth of a second to have it again.
             give_back_memory()
         return True
 
