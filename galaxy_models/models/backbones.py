@@ -84,8 +84,12 @@ def check_network(config: TrainConfig, *, px: int) -> None:
 
 @lru_cache(maxsize=16)
 def _skeleton(name: str) -> nn.Module:
+    return _make_skeleton(name, int(_default_cfg(name)["input_size"][-1]))
+
+
+def _make_skeleton(name: str, px: int) -> nn.Module:
     with torch.device("meta"), Undrawn():
-        return _create_timm(name, int(_default_cfg(name)["input_size"][-1]))
+        return _create_timm(name, px).eval()
 
 
 @lru_cache(maxsize=64)
@@ -95,6 +99,9 @@ def num_features(backbone: str, px: int) -> int:
     Raises:
         ConfigError: unknown timm model, or one that does not take images of this side.
     """
+    # What the named ones take is known, and their features do not depend on the side: one look for all sides.
+    if px > NAMED_MIN_PX.get(backbone, px):
+        return num_features(backbone, NAMED_MIN_PX[backbone])
     try:
         return _num_features(timm_name(backbone), px)
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -138,9 +145,9 @@ def _takes(name: str, px: int) -> bool:
 
 def _num_features(name: str, px: int) -> int:
     """Run an image's shape through the network: the meta device computes shapes and no numbers."""
+    # Made anew only where a network is made for one side.
+    network = _make_skeleton(name, px) if _default_cfg(name)["fixed_input_size"] else _skeleton(name)
     with torch.device("meta"), torch.no_grad():
-        with Undrawn():
-            network = _create_timm(name, px).eval()
         features = network(torch.empty(2, 3, px, px))
     if not isinstance(features, torch.Tensor) or features.ndim != 2:
         raise ConfigError(f"backbone timm:{name}: it gives no vector of features for an image, expected a classifier")
