@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blobs import SPACE, write_survey
+from blobs import SLOW_EPOCHS, SPACE, write_survey
 from hosts import Hosts, missing
 from object_storage import BUCKET, ObjectStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -29,18 +29,6 @@ pytestmark = pytest.mark.timeout(900)
 
 ROOT = f"s3://{BUCKET}/runs"
 NUM_TRIALS, MAX_EPOCHS = 60, 30
-# An epoch takes half a second at least, however fast the machine.
-SITE = """
-import sys
-import time
-if any("default_worker" in word for word in sys.orig_argv):
-    import galaxy_models.training.loop as loop
-    run_epoch = loop.Trainer.run_epoch
-    def slowly(self):
-        time.sleep(0.5)
-        return run_epoch(self)
-    loop.Trainer.run_epoch = slowly
-"""
 SEARCH = (
     f"cd ~ && python -m search.run --address auto --storage {ROOT} --name story --space one.py --data survey"
     f" --num-trials {NUM_TRIALS} --max-epochs {MAX_EPOCHS} --scheduler none --final-seeds 1"
@@ -114,7 +102,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             machines.up()
             survey = write_survey(folder / "survey")
             (folder / "one.py").write_text(SPACE)
-            (folder / "site" / "sitecustomize.py").write_text(SITE)
+            (folder / "site" / "sitecustomize.py").write_text(SLOW_EPOCHS)
             hosts.run("head", f"cp -r {survey} {folder / 'one.py'} ~")
             deadline = time.monotonic() + 240
             while machines.nodes() != {"head", "a", "b"}:

@@ -34,6 +34,21 @@ def space(trial):
 """
 
 
+# What Python imports at the start of a worker, as `sitecustomize.py`: an epoch takes half a second at least, however
+# fast the machine.
+SLOW_EPOCHS = """
+import sys
+import time
+if any("default_worker" in word for word in sys.orig_argv):
+    import galaxy_models.training.loop as loop
+    run_epoch = loop.Trainer.run_epoch
+    def slowly(self):
+        time.sleep(0.5)
+        return run_epoch(self)
+    loop.Trainer.run_epoch = slowly
+"""
+
+
 def draw(kind: int, rng: np.random.Generator) -> np.ndarray:
     """A round blob, or a flat one at any angle."""
     y, x = np.mgrid[:PX, :PX] - (PX - 1) / 2

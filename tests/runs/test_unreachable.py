@@ -10,22 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from blobs import SPACE, start
+from blobs import SLOW_EPOCHS, SPACE, start
 
 from search.study import load_studies
 
 SILENCE_S = 4.0
-# Python imports this at its start.
-PLANT = f"""
-import sys, time
-if any("default_worker" in word for word in sys.orig_argv):
-    import galaxy_models.training.loop as loop
-    run_epoch = loop.Trainer.run_epoch
-    def slowly(self):
-        time.sleep(0.5)
-        return run_epoch(self)
-    loop.Trainer.run_epoch = slowly
-elif "search.run" in sys.orig_argv:
+IMPATIENT = f"""
+if "search.run" in sys.orig_argv:
     import search.watch
     search.watch.SILENCE_S = {SILENCE_S}
 """
@@ -34,7 +25,7 @@ elif "search.run" in sys.orig_argv:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A Ray of this machine that is none of the search's own; its address."""
-    (tmp_path / "sitecustomize.py").write_text(PLANT)
+    (tmp_path / "sitecustomize.py").write_text(SLOW_EPOCHS + IMPATIENT)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=10**8)
     yield ray.get_runtime_context().gcs_address
