@@ -14,6 +14,7 @@ from ray import tune
 from rich.console import Console
 
 from galaxy_models.cli import machine_fault
+from galaxy_models.training.runtime import pass_over_objects
 from search.account import Account, Terms
 from search.cluster import confirm_ray
 from search.convergence import make_test
@@ -253,6 +254,7 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
         return searcher.fault or scheduler.fault or recorder.fault
 
     stopper = SearchStopper(budget_s=budget_s, received=received, fault=fault, spent=ledger.spent)
+    pass_over_objects()
     with monitor:
         _tuner(job, searcher, scheduler, stopper, [recorder, live, *watches, boards, monitor]).fit()
         recorder.close()

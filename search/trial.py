@@ -194,7 +194,7 @@ class GalaxyTrial(tune.Trainable):
 
     def _make_trainer(self) -> "Trainer":
         from galaxy_models.training.loop import Trainer
-        from galaxy_models.training.runtime import Runtime
+        from galaxy_models.training.runtime import Runtime, pass_over_objects
         from galaxy_models.training.survey import SurveyData
 
         config = self.config
@@ -210,6 +210,7 @@ class GalaxyTrial(tune.Trainable):
                 check_software(config["software"], this_software(), platform.node())
                 check_run_dir(None if config["storage"] else self._files.root, platform.node())
             self._survey = SurveyData(Shards(**config["shards"]).local())
+            pass_over_objects()
         make = self._peers.lead if self._peers is not None else Trainer
 
         def fresh(runtime: "Runtime", survey: "SurveyData") -> Trainer:

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import ConfigError
+from galaxy_models.models.blueprint import Blueprint, BlueprintError
 from galaxy_models.models.cnn import Cnn
 from galaxy_models.models.freezing import freeze
 from galaxy_models.models.undrawn import Undrawn
@@ -19,6 +21,8 @@ from galaxy_models.models.undrawn import Undrawn
 TIMM_NAMES = {"xception": "legacy_xception"}
 # The convolutions of these run out of pixels below; measured on shapes alone, as `min_px` does for any other.
 NAMED_MIN_PX = {"cnn": 16, "inception_v3": 75, "vgg16": 32, "resnet50": 16, "xception": 16}
+# What they make of an image, as `num_features` finds it, which takes it a fifth of a second.
+NAMED_FEATURES = {"inception_v3": 2048, "vgg16": 512, "resnet50": 2048, "xception": 2048}
 SMALLEST_PX = 16
 # The family whose fully connected layers are left out.
 VGG_FAMILY = "vgg"
@@ -30,12 +34,13 @@ def timm_name(backbone: str) -> str:
     return TIMM_NAMES.get(name, name)
 
 
-def create_backbone(config: TrainConfig, *, px: int) -> tuple[nn.Module, int]:
+def create_backbone(config: TrainConfig, *, px: int, undrawn: Undrawn | None = None) -> tuple[nn.Module, int]:
     """Make a backbone with random weights, drawn from torch's global generator.
 
     Args:
         config: names the backbone, its shape and its drop-path rate.
         px: side of the images it will see, in pixels.
+        undrawn: not active; where the draws of its weights wait. None = they are drawn as torch draws them.
 
     Returns:
         A module from (B, 3, px, px) normalised images to (B, F) features, and F.
@@ -45,10 +50,18 @@ def create_backbone(config: TrainConfig, *, px: int) -> tuple[nn.Module, int]:
     """
     check_network(config, px=px)
     if config.cnn is not None:
-        cnn = Cnn(config.cnn)
+        with undrawn or nullcontext():
+            cnn = Cnn(config.cnn)
         return cnn, cnn.num_features
+    name, width = timm_name(config.backbone), num_features(config.backbone, px)
+    # Each rate of drop-path makes a network of its own, which is not worth a blueprint.
+    if undrawn is not None and config.drop_path_rate == 0:
+        blueprint = _blueprint(name, px if _default_cfg(name)["fixed_input_size"] else 0)
+        if blueprint is not None:
+            return blueprint.build(undrawn), width
     options = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate > 0 else {}
-    return _create_timm(timm_name(config.backbone), px, **options), num_features(config.backbone, px)
+    with undrawn or nullcontext():
+        return _create_timm(name, px, **options), width
 
 
 def check_network(config: TrainConfig, *, px: int) -> None:
@@ -69,10 +82,14 @@ def check_network(config: TrainConfig, *, px: int) -> None:
                 f"cnn.depth: got {config.cnn.depth} for images of {px} px, expected at least {smallest} px: "
                 "each stage halves the side; use fewer stages or larger images"
             )
+    else:
+        num_features(config.backbone, px)
+    if config.drop_path_rate == 0 and not config.trainable_stages:
+        return
+    if config.cnn is not None:
         with torch.device("meta"):
             skeleton: nn.Module = Cnn(config.cnn)
     else:
-        num_features(config.backbone, px)
         skeleton = _skeleton(timm_name(config.backbone))
     if config.drop_path_rate > 0 and "drop_path_rate" not in inspect.signature(type(skeleton)).parameters:
         raise ConfigError(
@@ -92,6 +109,14 @@ def _make_skeleton(name: str, px: int) -> nn.Module:
         return _create_timm(name, px).eval()
 
 
+@lru_cache(maxsize=16)
+def _blueprint(name: str, px: int) -> Blueprint | None:
+    try:
+        return Blueprint(lambda: _create_timm(name, px))
+    except BlueprintError:
+        return None
+
+
 @lru_cache(maxsize=64)
 def num_features(backbone: str, px: int) -> int:
     """Length of the feature vector that a timm backbone makes of an image, found on shapes alone.
@@ -99,9 +124,8 @@ def num_features(backbone: str, px: int) -> int:
     Raises:
         ConfigError: unknown timm model, or one that does not take images of this side.
     """
-    # What the named ones take is known, and their features do not depend on the side: one look for all sides.
-    if px > NAMED_MIN_PX.get(backbone, px):
-        return num_features(backbone, NAMED_MIN_PX[backbone])
+    if backbone in NAMED_FEATURES and px >= NAMED_MIN_PX[backbone]:
+        return NAMED_FEATURES[backbone]
     try:
         return _num_features(timm_name(backbone), px)
     except (RuntimeError, AssertionError, ValueError) as error:

@@ -81,8 +81,8 @@ def build_model(config: TrainConfig, task: Task, *, px: int, weights_dir: Path |
     with torch.random.fork_rng(devices=[]):
         # Only the processor's generator: torch.manual_seed would also seed the graphics cards'.
         torch.default_generator.manual_seed(derive_seed(config.seed, "initial weights"))
+        backbone, width = create_backbone(config, px=px, undrawn=undrawn)
         with undrawn:
-            backbone, width = create_backbone(config, px=px)
             model = GalaxyModel(backbone, make_head(width, task, drop_rate=config.drop_rate))
         undrawn.lay_out(model, torch.channels_last)
         if config.weights != "none":

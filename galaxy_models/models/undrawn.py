@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 # A method of a tensor, and what it is called with after the tensor.
 _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+# What fills a tensor, one after another.
+Draws = list[_Call]
 
 # As many as torch works on without starting threads, which take longer to start than to finish.
 _PART_VALUES = 32_768
@@ -61,7 +63,7 @@ class Undrawn(TorchFunctionMode):
         super().__init__()
         # By the address of their memory, which aliases such as `.data` share: a tensor that keeps the memory alive,
         # and what fills it; in the order of their last draws.
-        self._waiting: dict[int, tuple[Tensor, list[_Call]]] = {}
+        self._waiting: dict[int, tuple[Tensor, Draws]] = {}
         self._bits: np.random.SFC64 | None = None
 
     def __torch_function__(
@@ -74,22 +76,30 @@ class Undrawn(TorchFunctionMode):
         target: Any = kwargs["tensor"] if "tensor" in kwargs else args[0] if args else None
         if (func in _DRAWS or func in _ELEMENTWISE) and isinstance(target, Tensor) and target.is_meta:
             return target
-        if func in _DRAWS and kwargs.get("generator") is None and _is_whole(target):
+        if func in _DRAWS and kwargs.get("generator") is None and is_whole(target):
             address = _address(target)
             self._waiting.pop(address, None)
             self._waiting[address] = (target, [_as_call(func, target, args[1:], kwargs)])
             return target
-        if self._waiting and func in _ELEMENTWISE and _is_whole(target) and not _tensors((args[1:], kwargs)):
+        if self._waiting and func in _ELEMENTWISE and is_whole(target) and not _tensors((args[1:], kwargs)):
             address = _address(target)
             if address in self._waiting:
                 self._waiting[address][1].append((func, args[1:], kwargs))
                 return target
         if self._waiting:
-            overwrites = func in _OVERWRITES and _is_whole(target)
+            overwrites = func in _OVERWRITES and is_whole(target)
             self._draw_for([tensor for tensor in _tensors((args, kwargs)) if tensor is not target or not overwrites])
             if overwrites:
                 self._waiting.pop(_address(target), None)
         return func(*args, **kwargs)
+
+    def wait(self, tensor: Tensor, draws: Draws) -> None:
+        """Let draws that were asked for in another tensor wait for this one, which covers all of its memory."""
+        self._waiting[_address(tensor)] = (tensor, list(draws))
+
+    def waiting(self) -> dict[int, Draws]:
+        """Say what waits, by the addresses of the tensors' memory, in the order in which it was asked for."""
+        return {address: draws for address, (_, draws) in self._waiting.items()}
 
     def lay_out(self, module: nn.Module, memory_format: torch.memory_format) -> None:
         """Give filters that wait another layout in memory, while there is nothing to copy.
@@ -166,14 +176,14 @@ def _as_call(func: Callable[..., Any], target: Tensor, args: tuple[Any, ...], kw
     return Tensor.uniform_, (-bound, bound), {}
 
 
-def _simplify(calls: list[_Call]) -> list[_Call]:
+def _simplify(calls: Draws) -> Draws:
     """Draw a normal deviate in one step where a cut one is drawn that is cut nowhere, 20 deviations out."""
     if [func for func, *_ in calls[:2]] == [Tensor.uniform_, Tensor.erfinv_] and calls[0][1] == (-1.0, 1.0):
         return [(Tensor.normal_, (0.0, math.sqrt(0.5)), {}), *calls[2:]]
     return calls
 
 
-def _is_whole(tensor: Any) -> bool:
+def is_whole(tensor: Any) -> bool:
     """Whether it is a tensor that covers all of its memory, on the processor."""
     return (
         isinstance(tensor, Tensor)

@@ -1,6 +1,7 @@
 """Where a trial computes: device, threads, and the number format that the hardware computes fastest."""
 
 import ctypes
+import gc
 import platform
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -86,6 +87,15 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):
             any(library.mallopt(parameter, most) for most in _MOST_BYTES)
+
+
+def pass_over_objects() -> None:
+    """Let Python's collections of garbage pass over all objects that there are by now.
+
+    Those of imported modules stay in any case, and there are so many that a collection takes up to 0.2 s. Making a
+    large network starts one now and then.
+    """
+    gc.freeze()
 
 
 @dataclass(frozen=True)

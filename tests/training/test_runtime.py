@@ -1,5 +1,6 @@
 """Threads, devices and number formats."""
 
+import gc
 import platform
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import torch
 
 from galaxy_models.errors import ConfigError
 from galaxy_models.training import runtime as runtime_module
-from galaxy_models.training.runtime import Runtime, has_bf16, move, resolve_precision
+from galaxy_models.training.runtime import Runtime, has_bf16, move, pass_over_objects, resolve_precision
 
 CPU = torch.device("cpu")
 NO_CARD = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a graphics card")
@@ -125,3 +126,18 @@ print(first, kept, asked_for())
     assert first > 0
     assert kept < first / 10
     assert given_back > first / 2
+
+
+def test_collections_pass_over_what_there_was() -> None:
+    before = gc.get_freeze_count()
+    try:
+        pass_over_objects()
+        assert not gc.get_objects()
+        assert gc.get_freeze_count() > before
+        # What comes later is collected as ever.
+        loop: list[object] = []
+        loop.append(loop)
+        del loop
+        assert gc.collect() >= 1
+    finally:
+        gc.unfreeze()
