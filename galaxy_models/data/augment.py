@@ -40,37 +40,6 @@ def prepare(images: Tensor, *, image_px: int) -> Tensor:
     return _resize(images, image_px).to(torch.float32).div_(255)
 
 
-def augment(
-    images: Tensor,
-    targets: Tensor,
-    *,
-    config: AugmentConfig,
-    image_px: int,
-    generator: torch.Generator,
-    mirror_order: tuple[int, ...] | None,
-) -> tuple[Tensor, Tensor]:
-    """Vary a batch of training images; what is off in `config` costs nothing.
-
-    Each image is resized, turned by one of the eight symmetries, rotated, zoomed and shifted, brightened, and given
-    noise, in this order. Rotation, zoom and shift are one bilinear resampling; beyond an edge its
-    nearest sky is repeated.
-
-    Args:
-        images: (B, 3, px, px) uint8, channels_last, in random order: neighbours may share a symmetry.
-        targets: (B,) int64 class indices, or (B, A) float32 vote fractions.
-        config: what to vary, and by how much.
-        image_px: side of the result, in pixels.
-        generator: source of every draw; may lie on another device than the images.
-        mirror_order: for each class or column the one that takes its place in a mirror image, or None.
-
-    Returns:
-        (B, 3, image_px, image_px) float32 in [0, 1], and the targets of those images. Images that were resampled are
-        contiguous, as the resampling leaves them; others are in channels_last. Networks take both alike.
-    """
-    variations = draw_variations([len(images)], config=config, image_px=image_px, generator=generator)
-    return vary(images, targets, variations.to(images.device), image_px=image_px, mirror_order=mirror_order)
-
-
 @dataclass(frozen=True)
 class Variations:
     """All that is drawn to vary images, such as those of an epoch.
@@ -118,13 +87,13 @@ class Variations:
 def draw_variations(
     lengths: Sequence[int], *, config: AugmentConfig, image_px: int, generator: torch.Generator
 ) -> Variations:
-    """Draw how the images of an epoch are varied; see `augment`.
+    """Draw how the images of an epoch are varied.
 
     Args:
         lengths: of the batches, in which equal symmetries lie side by side.
         config: what to vary, and by how much.
         image_px: side of the varied images, in pixels.
-        generator: source of every draw.
+        generator: source of every draw; may lie on another device than the images.
     """
     device, num_images = generator.device, sum(lengths)
     # Of angle, zoom, shift to the right, shift down and brightness.
@@ -151,7 +120,23 @@ def vary(
     image_px: int,
     mirror_order: tuple[int, ...] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Vary a batch, or a part of one, as it was drawn; arguments and result are those of `augment`."""
+    """Vary a batch of training images, or a part of one, as it was drawn; what is off costs nothing.
+
+    Each image is resized, turned by one of the eight symmetries, rotated, zoomed and shifted, brightened, and given
+    noise, in this order. Rotation, zoom and shift are one bilinear resampling; beyond an edge its nearest sky is
+    repeated.
+
+    Args:
+        images: (B, 3, px, px) uint8, channels_last, in random order: neighbours may share a symmetry.
+        targets: (B,) int64 class indices, or (B, A) float32 vote fractions.
+        variations: of these images, on their device.
+        image_px: side of the result, in pixels.
+        mirror_order: for each class or column the one that takes its place in a mirror image, or None.
+
+    Returns:
+        (B, 3, image_px, image_px) float32 in [0, 1], and the targets of those images. Images that were resampled are
+        contiguous, as the resampling leaves them; others are in channels_last. Networks take both alike.
+    """
     config, symmetries, places = variations.config, variations.symmetries, variations.places
     # Enlarging is left to the one resampling; shrinking needs the antialiased one first.
     if places is None or image_px < images.shape[-1]:

@@ -10,7 +10,6 @@ from PIL import Image
 from galaxy_models.config import AugmentConfig
 from galaxy_models.data.augment import (
     apply_symmetries,
-    augment,
     draw_symmetries,
     draw_variations,
     place_images,
@@ -51,14 +50,10 @@ def pinwheel(px: int = 16) -> np.ndarray:
 
 
 def run(images, targets, config, *, seed=0, image_px=None, mirror_order=MIRROR_ORDER):
-    return augment(
-        images,
-        targets,
-        config=config,
-        image_px=image_px or images.shape[-1],
-        generator=torch.Generator().manual_seed(seed),
-        mirror_order=mirror_order,
-    )
+    px = image_px or images.shape[-1]
+    generator = torch.Generator().manual_seed(seed)
+    variations = draw_variations([len(images)], config=config, image_px=px, generator=generator)
+    return vary(images, targets, variations, image_px=px, mirror_order=mirror_order)
 
 
 def which_turn(image: np.ndarray, original: np.ndarray, tolerance: float = 1e-6) -> tuple[int, bool]:
