@@ -72,7 +72,7 @@ def _add_bounds(group: Any) -> None:
     add = group.add_argument
     add("--num-trials", type=more_trials, metavar="N", help="trials for each space (default 20); with --resume also +N")
     add("--max-epochs", type=positive_int, metavar="N", help="epochs of a trial that is not stopped (default 27)")
-    add("--time-budget", type=duration_s, metavar="TIME", help="end the search after this long: seconds, or 10m, 2h")
+    add("--time-budget", type=duration_s, metavar="TIME", help="end the trials after this long: seconds, or 10m, 2h")
     add("--epoch-budget", type=positive_int, metavar="N", help="end it after so many epochs of all trials")
     add("--gpu-hours", type=price, metavar="H", help="end it after so many GPU-hours of all trials")
     add("--patience", type=positive_int, metavar="N", help="end a space after N trials without a better value")

@@ -32,11 +32,14 @@ class Blueprint:
         Raises:
             BlueprintError: it reads numbers that it draws, shares memory between tensors, or cannot be copied.
         """
-        undrawn, before = Undrawn(), torch.get_rng_state()
-        with undrawn:
-            network = make()
-        if not torch.equal(torch.get_rng_state(), before):
-            raise BlueprintError("it draws numbers before it is complete")
+        undrawn = Undrawn()
+        # The numbers of the network that comes next are not to depend on whether this one drew any.
+        with torch.random.fork_rng(devices=[]):
+            before = torch.get_rng_state()
+            with undrawn:
+                network = make()
+            if not torch.equal(torch.get_rng_state(), before):
+                raise BlueprintError("it draws numbers before it is complete")
         parts = _Parts()
         try:
             parts.dump(network)

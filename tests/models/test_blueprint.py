@@ -4,9 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from galaxy_models.models.backbones import NAMED_FEATURES, NAMED_MIN_PX, _create_timm, _num_features, timm_name
+from galaxy_models.config import TrainConfig
+from galaxy_models.models import build_model
+from galaxy_models.models.backbones import (
+    NAMED_FEATURES,
+    NAMED_MIN_PX,
+    _blueprint,
+    _create_timm,
+    _num_features,
+    timm_name,
+)
 from galaxy_models.models.blueprint import Blueprint, BlueprintError
 from galaxy_models.models.undrawn import Undrawn
+from galaxy_models.task import Task
 
 NETWORKS = ["inception_v3", "vgg16", "resnet50", "legacy_xception", "vit_tiny_patch16_224", "convnext_atto"]
 
@@ -106,6 +116,15 @@ def test_a_weight_that_is_shared_stays_shared() -> None:
 def test_no_blueprint_of(kind: type[nn.Module], reason: str) -> None:
     with pytest.raises(BlueprintError, match=reason):
         Blueprint(kind)
+
+
+def test_a_network_without_a_blueprint_begins_each_time_alike() -> None:
+    # Its weights for positions are drawn as they are made.
+    config, task = TrainConfig(backbone="timm:pit_ti_224"), Task("classes", ("smooth", "disk"))
+    first, second = (build_model(config, task, px=224).state_dict() for _ in range(2))
+    assert _blueprint("pit_ti_224", 224) is None
+    for key, tensor in first.items():
+        assert torch.equal(tensor, second[key]), key
 
 
 @pytest.mark.parametrize("backbone", NAMED_FEATURES)
