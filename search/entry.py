@@ -71,6 +71,11 @@ class Entry:
         return self.number if self.rerun_of is None else self.rerun_of
 
     @property
+    def configuration(self) -> str:
+        """The same for trials that differ in their seeds and lengths only."""
+        return json.dumps({**self.config, "epochs": None, "seed": None}, sort_keys=True)
+
+    @property
     def digest(self) -> str:
         """The same for trials of a study that would train alike but for their seeds."""
         return json.dumps([self.params, self.max_epochs], sort_keys=True)

@@ -68,7 +68,9 @@ class Ranking:
         return next((entry for entry in chosen if (entry.root, self._max_epochs) not in self._rerun), None)
 
     def finalist(self, places: int) -> Entry | None:
-        """A stopped trial of one of the best configurations that was not run again to the full length yet.
+        """A trial of one of the best configurations that was not run to the full length, and is not being run to it.
+
+        It was stopped, or is of a time when trials were shorter.
 
         Args:
             places: how many configurations; a trial that ran one again takes no place of its own, nor does one that
@@ -76,11 +78,13 @@ class Ranking:
         """
         seen: set[str] = set()
         for _, _, entry in self._ranked:
-            if entry.digest in seen or entry.root in self._failed_reruns:
+            configuration = entry.configuration
+            if configuration in seen or entry.root in self._failed_reruns:
                 continue
             if len(seen) == places:
                 break
-            if entry.outcome == "stopped" and (entry.number, self._max_epochs) not in self._rerun:
+            in_full = entry.outcome == "complete" and entry.max_epochs >= self._max_epochs
+            if not in_full and (entry.root, self._max_epochs) not in self._rerun:
                 return entry
-            seen.add(entry.digest)
+            seen.add(configuration)
         return None

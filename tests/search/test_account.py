@@ -183,6 +183,33 @@ def test_longer_trials_promote_the_best_third_of_the_complete_ones(tmp_path: Pat
     assert [one for one, _ in go_through(make_ledger(tmp_path, names="a", num_trials=7, max_epochs=5))] == [8]
 
 
+def test_finalists_are_run_to_a_new_length_though_they_were_complete_at_the_old_one(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"names": "a", "num_trials": 4, "scheduler": "none", "num_finalists": 3}
+    values = {0: 0.30, 1: 0.31, 2: 0.50, 3: 0.29}
+    go_through(make_ledger(tmp_path, **options, max_epochs=3), values)
+    longer = make_ledger(tmp_path, **options, max_epochs=9)
+    # The best third of four, which are two, are promoted. Each is better in full, yet takes one place of the three:
+    # the third is trial 1, whose full length is the new one.
+    assert go_through(longer, {4: 0.26, 5: 0.27, 6: 0.28}) == [(4, 3), (5, 0), (6, 1)]
+    ranking = longer.accounts["a"].ranking
+    assert [(one.root, one.max_epochs) for one in ranking] == [(3, 9), (0, 9), (1, 9), (3, 3), (0, 3), (1, 3), (2, 3)]
+    trials = load_studies(tmp_path)["a"].get_trials()
+    assert trials[6].user_attrs[FINALIST_OF] == 1
+    assert trials[6].user_attrs["config"] == {**trials[1].user_attrs["config"], "epochs": 9}
+    assert go_through(make_ledger(tmp_path, **options, max_epochs=9)) == []
+    # Again, from trials that were runs to the full length themselves.
+    assert go_through(make_ledger(tmp_path, **options, max_epochs=10), {7: 0.2, 8: 0.2, 9: 0.2}) == [
+        (7, 3), (8, 0), (9, 1)
+    ]  # fmt: skip
+
+
+def test_a_finalist_that_does_worse_at_the_new_length_is_run_to_it_once(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"names": "a", "num_trials": 2, "scheduler": "none", "num_finalists": 2}
+    go_through(make_ledger(tmp_path, **options, max_epochs=3), {0: 0.3, 1: 0.4})
+    longer = make_ledger(tmp_path, **options, max_epochs=9)
+    assert go_through(longer, {2: 0.9, 3: 0.9}) == [(2, 0), (3, 1)]
+
+
 def test_rungs_of_longer_trials_do_not_judge_by_shorter_ones(tmp_path: Path) -> None:
     go_through(make_ledger(tmp_path, names="a", num_trials=3, max_epochs=3), {0: 0.1, 1: 0.1, 2: 0.1})
     longer = make_ledger(tmp_path, names="a", num_trials=4, max_epochs=9)
