@@ -18,6 +18,7 @@ from search.entry import (
     GPU_S,
     PROMOTED_FROM,
     STATES,
+    SURVEY_DIGEST,
     WAITS_FOR,
     Entry,
     Outcome,
@@ -86,6 +87,10 @@ class Account:
             self._note_memory(entry, metrics)
             self.spent_gpu_s += metrics.get(GPU_S, 0.0)
         self.spent_epochs += entry.epochs
+        if entry.outcome is None and entry.survey_digest != self.terms.survey_digest:
+            # It goes on with the survey of today; what comes of two surveys is nobody else's result.
+            entry.survey_digest = None if entry.epochs else self.terms.survey_digest
+            self.study._storage.set_trial_user_attr(entry.trial_id, SURVEY_DIGEST, entry.survey_digest)
         self._note_start(entry, trial.user_attrs)
         if (other := trial.user_attrs.get(WAITS_FOR)) is not None and entry.outcome is None:
             self._followers.setdefault(other, []).append(entry)
@@ -148,7 +153,8 @@ class Account:
         """
         while self.started < quota:
             params, attrs = self._proposals.next()
-            entry = self._start(params, attrs)
+            entry = self._proposals.start(self.num_trials, list(self.live.values()), params=params, attrs=attrs)
+            self._note_start(entry, attrs)
             twins = [one for one in self._twins[entry.digest] if one is not entry and one.outcome != "failed"]
             if len(twins) < self.terms.repeats:
                 return entry
@@ -167,13 +173,9 @@ class Account:
             entry: the other.
             why: FINALIST_OF or PROMOTED_FROM.
         """
-        return self._start(entry.params, {why: entry.root, "reason": ""}, seed=entry.config["seed"])
-
-    def _start(self, params: dict[str, Any] | None, attrs: dict[str, Any], *, seed: int | None = None) -> Entry:
-        running = list(self.live.values())
-        entry = self._proposals.start(self.num_trials, running, params=params, attrs=attrs, seed=seed)
-        self._note_start(entry, attrs)
-        return entry
+        again = self._proposals.run_again(self.num_trials, list(self.live.values()), origin=entry, why=why)
+        self._note_start(again, {why: entry.root})
+        return again
 
     def _note_start(self, entry: Entry, attrs: Mapping[str, Any]) -> None:
         entry.rerun_of = attrs.get(FINALIST_OF, attrs.get(PROMOTED_FROM))
@@ -272,15 +274,16 @@ class Account:
         self.study._storage.set_trial_user_attr(entry.trial_id, WAITS_FOR, twin.number)
 
     def _answer_followers(self, twin: Entry) -> None:
-        """Give the trials that waited for one its result; where it failed, the first of them runs itself."""
+        """Give the trials that waited for one its result; where that is none, the first of them runs itself."""
         followers = self._followers.pop(twin.number, [])
-        if twin.outcome != "failed":
+        # One that learned from two surveys has a result as little as one that failed.
+        if twin.outcome != "failed" and twin.survey_digest is not None:
             for entry in followers:
                 self._reuse(entry, twin)
         elif followers:
             first, *others = followers
             self.study._storage.set_trial_user_attr(first.trial_id, WAITS_FOR, None)
-            self._twins[first.digest].append(first)
+            self._twins.setdefault(first.digest, []).append(first)
             self.unfinished.append(first)
             for entry in others:
                 self._wait_for(entry, first)

@@ -177,6 +177,7 @@ def make_ledger(job: Job, storage: Any, commit: Callable[..., None]) -> Ledger:
         scheduler=options.scheduler,
         repeats=options.repeats,
         overrides={"precision": options.precision} if options.precision else {},
+        survey_digest=job.shards.digest,
     )
     limits = Limits(
         num_trials=options.num_trials,

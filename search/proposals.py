@@ -2,15 +2,13 @@
 
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
-from galaxy_models.config import TrainConfig
 from galaxy_models.seeds import derive_seed
-from search.entry import Entry
+from search.entry import SURVEY_DIGEST, Entry
 from search.samplers import MAX_RUNNING, History, SamplerPlan
 from search.space import Space
 from search.terms import Terms
@@ -55,13 +53,7 @@ class Proposals:
         self.history.add(self._study._storage.get_trial(entry.trial_id))
 
     def start(
-        self,
-        number: int,
-        running: Sequence[Entry],
-        *,
-        params: dict[str, Any] | None,
-        attrs: dict[str, Any],
-        seed: int | None = None,
+        self, number: int, running: Sequence[Entry], *, params: dict[str, Any] | None, attrs: dict[str, Any]
     ) -> Entry:
         """Begin a trial in the study.
 
@@ -70,11 +62,23 @@ class Proposals:
             running: trials that run beside it.
             params: its parameters; None = the sampler proposes them.
             attrs: what it records of where it came from.
-            seed: of its training; None = its own.
 
         Raises:
             SpaceError: the space file failed.
         """
+        trial = self._make(number, running, params, attrs)
+        try:
+            config = self.space.config(trial)
+        except Exception as error:
+            trial.set_user_attr("reason", "".join(traceback.format_exception_only(error)).strip())
+            self._study.tell(trial, state=TrialState.FAIL)
+            raise
+        seed = derive_seed(self._terms.seed, "trial", self.space.name, number)
+        return self._enter(trial, {**config.to_dict(), "seed": seed})
+
+    def _make(
+        self, number: int, running: Sequence[Entry], params: dict[str, Any] | None, attrs: dict[str, Any]
+    ) -> optuna.Trial:
         study, storage = self._study, self._study._storage
         trials = [storage.get_trial(entry.trial_id) for entry in running[-MAX_RUNNING:]]
         study.sampler = self.sampler.make(number, [*self.history.selected(), *trials])
@@ -86,17 +90,29 @@ class Proposals:
             study._thread_local.cached_all_trials = None
             trial = optuna.Trial(study, storage.create_new_trial(study._study_id))
         assert trial.number == number, f"trial {trial.number} of {self.space.name}, expected {number}"
-        try:
-            config = self.space.config(trial)
-        except Exception as error:
-            trial.set_user_attr("reason", "".join(traceback.format_exception_only(error)).strip())
-            study.tell(trial, state=TrialState.FAIL)
-            raise
-        config = self._complete(config, number, seed)
-        trial.set_user_attr("config", config.to_dict())
-        return Entry(self.space.name, number, trial._trial_id, config.to_dict(), dict(trial.params))
+        return trial
 
-    def _complete(self, config: TrainConfig, number: int, seed: int | None) -> TrainConfig:
-        if seed is None:
-            seed = derive_seed(self._terms.seed, "trial", self.space.name, number)
-        return replace(config, epochs=self._terms.max_epochs, seed=seed, **self._terms.overrides)
+    def run_again(self, number: int, running: Sequence[Entry], *, origin: Entry, why: str) -> Entry:
+        """Begin a trial with another's parameters, configuration and seed.
+
+        The space file is not asked, as it may have changed since.
+
+        Args:
+            number: of the trial.
+            running: trials that run beside it.
+            origin: the other.
+            why: the attribute that says which it was.
+        """
+        trial = self._make(number, running, origin.params, {why: origin.root, "reason": ""})
+        for name, distribution in self._study._storage.get_trial(origin.trial_id).distributions.items():
+            trial._suggest(name, distribution)
+        return self._enter(trial, origin.config)
+
+    def _enter(self, trial: optuna.Trial, config: dict[str, Any]) -> Entry:
+        """Write down what a trial trains."""
+        config = {**config, "epochs": self._terms.max_epochs, **self._terms.overrides}
+        survey_digest = self._terms.survey_digest
+        trial.set_user_attr("config", config)
+        trial.set_user_attr(SURVEY_DIGEST, survey_digest)
+        params = dict(trial.params)
+        return Entry(self.space.name, trial.number, trial._trial_id, config, params, survey_digest=survey_digest)

@@ -19,6 +19,7 @@ class Terms:
         scheduler: the stopping rule, one of `rungs.SCHEDULERS`.
         repeats: how often the same configuration may be run; further times its recorded result is used.
         overrides: fields of TrainConfig that the command line sets for every trial.
+        survey_digest: of the survey that trials learn from; empty = there is none.
     """
 
     max_epochs: int
@@ -28,3 +29,4 @@ class Terms:
     scheduler: str = "asha"
     repeats: int = 1
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    survey_digest: str = ""
