@@ -1,5 +1,6 @@
 """One trial's line in the ledger, as it is kept in the study."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ FINALIST_OF, PROMOTED_FROM = "finalist_of", "promoted_from"
 DUPLICATE_OF = "duplicate_of"
 # Says which running trial of the same configuration a trial waits for, to take its result.
 WAITS_FOR = "waits_for"
+# Digest of the survey that a trial learns from; none where it learned from two, or nobody took it down.
+SURVEY_DIGEST = "survey_digest"
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Entry:
         outcome: how it ended; None while it runs.
         reason: why it ended, in words.
         rerun_of: the trial whose configuration it runs again to the full length, or None.
+        survey_digest: of the survey that it learns from; None = unknown, or of two.
     """
 
     space: str
@@ -59,6 +63,7 @@ class Entry:
     outcome: Outcome | None = None
     reason: str = ""
     rerun_of: int | None = None
+    survey_digest: str | None = None
 
     @property
     def max_epochs(self) -> int:
@@ -71,9 +76,15 @@ class Entry:
         return self.number if self.rerun_of is None else self.rerun_of
 
     @property
+    def configuration(self) -> str:
+        """The same for trials that differ in their seeds and lengths only."""
+        return json.dumps({**self.config, "epochs": None, "seed": None}, sort_keys=True)
+
+    @property
     def digest(self) -> str:
-        """The same for trials of a study that would train alike but for their seeds."""
-        return json.dumps([self.params, self.max_epochs], sort_keys=True)
+        """The same for trials of a study that would train alike but for their seeds, whatever their parameters."""
+        alike = json.dumps([self.configuration, self.max_epochs, self.survey_digest])
+        return hashlib.sha256(alike.encode()).hexdigest()
 
     def note(self, epoch: int, value: float, seconds: float, direction: Direction) -> None:
         """Take note of an epoch."""
@@ -122,4 +133,5 @@ def read_entry(space: str, trial: FrozenTrial, *, objective: str, direction: Dir
     entry.outcome = _OUTCOMES.get(trial.state)
     entry.reason = attrs.get("reason", "")
     entry.rerun_of = attrs.get(FINALIST_OF, attrs.get(PROMOTED_FROM))
+    entry.survey_digest = attrs.get(SURVEY_DIGEST)
     return entry

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from galaxy_models.cli import machine_fault
 from galaxy_models.training.runtime import pass_over_objects
-from search.account import Account, Terms
+from search.account import Account
 from search.cluster import confirm_ray
 from search.convergence import make_test
 from search.entry import epoch_metrics
@@ -37,6 +37,7 @@ from search.shards import Shards
 from search.stopper import SearchStopper
 from search.study import open_study
 from search.tensorboard import TensorBoard
+from search.terms import Terms
 from search.trial import GalaxyTrial
 from search.watch import SILENCE_S, Watch
 
@@ -176,6 +177,7 @@ def make_ledger(job: Job, storage: Any, commit: Callable[..., None]) -> Ledger:
         scheduler=options.scheduler,
         repeats=options.repeats,
         overrides={"precision": options.precision} if options.precision else {},
+        survey_digest=job.shards.digest,
     )
     limits = Limits(
         num_trials=options.num_trials,

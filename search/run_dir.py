@@ -27,8 +27,8 @@ _CODE = (
     "galaxy_models/{config,seeds,task}.py",
     "galaxy_models/data/{augment,batches,manifest,order,pipeline,shards}.py",
     "galaxy_models/{models,morphology,training}/*.py",
-    "search/{account,cma,convergence,entry,ledger,rungs,samplers}.py",
-    "search/{lead,peers,scheduler,searcher,space,study,trial,turns}.py",
+    "search/{account,cma,convergence,entry,ledger,proposals,ranking,rungs,samplers}.py",
+    "search/{lead,peers,scheduler,searcher,space,study,terms,trial,turns}.py",
 )
 
 

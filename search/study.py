@@ -10,10 +10,10 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import TrialState
 
 from galaxy_models.task import Direction
-from search.account import QUEUE
 from search.entry import DUPLICATE_OF
 from search.errors import RunError
 from search.journal import JOURNAL, reading_backend
+from search.proposals import QUEUE
 from search.space import Space
 
 

@@ -229,8 +229,8 @@ class GalaxyTrial(tune.Trainable):
     def _go_on(self, trainer: "Trainer") -> bool:
         """Continue from the state of an earlier worker; epochs that the study has not yet are told again first.
 
-        A state that is damaged, or was left by another trial of this number that was never told of, is passed over:
-        the trial starts again, and the ledger passes over the epochs that it knows.
+        A state that is damaged, learned from another survey, or was left by another trial of this number that was never
+        told of, is passed over: the trial starts again, and the ledger passes over the epochs that it knows.
 
         Returns:
             Whether the trainer is as it should be; False if it has to be made anew.
@@ -242,7 +242,9 @@ class GalaxyTrial(tune.Trainable):
 
         try:
             state = load_state(self._path(state_path))
-            if state.get("config") != self.config["train"]:
+            digest = self.config["shards"]["digest"]
+            # A state that does not say which survey it is of is older than the question.
+            if state.get("config") != self.config["train"] or state.get("survey_digest", digest) != digest:
                 return True
             trainer.load_state_dict(state)
         except WeightsError:
@@ -272,7 +274,8 @@ class GalaxyTrial(tune.Trainable):
             trainer.save_weights(weights_path(*place, trainer.epoch))
             self._files.keep(weights_path(*place, trainer.epoch))
             self._files.drop(weights_path(*place, trainer.epoch))
-        state = {**trainer.state_dict(), "config": self.config["train"], "history": self._history}
+        identity = {"config": self.config["train"], "survey_digest": self.config["shards"]["digest"]}
+        state = {**trainer.state_dict(), **identity, "history": self._history}
         save_state(self._path(state_path), state)
         self._files.keep(self._path(state_path))
 

@@ -12,7 +12,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from galaxy_models.task import Direction
-from search.account import Account, Terms
+from search.account import Account
 from search.journal import RunJournal
 from search.ledger import Ledger, Limits
 from search.recorder import Recorder
@@ -24,6 +24,7 @@ from search.simulation.engine import METRIC, OBJECTIVE, Bounds, Stack
 from search.simulation.table import TableSpace
 from search.space import Space
 from search.study import open_study, queue_item
+from search.terms import Terms
 
 OURS, STOCK = "ours", "stock"
 STOCK_SAMPLERS = ("tpe", "random")

@@ -106,12 +106,14 @@ class RecordedConfig:
 
     Attributes:
         row: the recorded configuration that it stands for.
+        values: what was suggested: where all rows are used, one may stand for several networks.
         epochs: epochs of a trial that is not stopped.
         seed: unused; every trial of a configuration shows the recorded curve.
         image_px: unknown.
     """
 
     row: int
+    values: dict[str, Any]
     epochs: int = 0
     seed: int = 0
     image_px: int | None = None
@@ -218,7 +220,8 @@ class TableSpace:
 
     def config(self, trial: "optuna.Trial") -> RecordedConfig:
         """Ask for one configuration, as a ledger does."""
-        return RecordedConfig(self.nearest(self.suggest(trial)))
+        values = self.suggest(trial)
+        return RecordedConfig(self.nearest(values), values)
 
 
 def _places(column: "pd.Series[Any]", axis: Axis) -> list[float]:

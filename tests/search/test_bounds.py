@@ -116,7 +116,7 @@ def test_a_grid_ends_with_its_last_point(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path, names="a", text=FOUR, sampler="grid", num_trials=50, max_epochs=1)
 
     class Plan:
-        distributions = {"a": ledger.accounts["a"]._sampler.distributions}  # noqa: RUF012 (read only)
+        distributions = {"a": ledger.accounts["a"]._proposals.sampler.distributions}  # noqa: RUF012 (read only)
         fixed = {"a": {"batch": 16}}  # noqa: RUF012 (read only)
 
     test = make_test(False, "grid", Plan(), seed=0)  # type: ignore[arg-type]

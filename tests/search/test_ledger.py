@@ -119,7 +119,8 @@ def test_an_epoch_that_is_told_again_counts_once(tmp_path: Path) -> None:
 def test_a_space_that_fails_in_mid_search_is_recorded_and_raised(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path, names="a")
     account = ledger.accounts["a"]
-    account._space = replace(account._space, suggest=lambda trial: 1 / 0)  # type: ignore[arg-type,return-value]
+    proposals = account._proposals
+    proposals.space = replace(proposals.space, suggest=lambda trial: 1 / 0)  # type: ignore[arg-type,return-value]
     with pytest.raises(SpaceError, match=r"a\.py: ZeroDivisionError: division by zero: mend space\(\)"):
         ledger.start("0")
     (trial,) = account.study.get_trials()

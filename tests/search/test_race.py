@@ -1,6 +1,7 @@
 """A race between spaces: rounds, who leaves, and what each space has had before it may."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,3 +99,17 @@ def test_a_race_goes_on_where_it_was_left(tmp_path: Path) -> None:
     assert [again.accounts[name].started for name in "ab"] == [3, 2]
     (unfinished,) = again.accounts["a"].unfinished
     assert unfinished.number == 2
+
+
+def test_a_space_that_leaves_had_its_complete_trials_at_the_length_that_trials_have_now(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"names": "ab", "share": "race", "num_trials": 4, "min_complete": 2, "scheduler": "none"}
+    shorter = make_ledger(tmp_path, **options, max_epochs=1)
+    for number in range(3):
+        entry = shorter.start(str(number))
+        assert entry is not None
+        shorter.report(str(number), epoch(1, 1.0 + number))
+    assert [account.counts["complete"] for account in shorter.accounts.values()] == [2, 1]
+    longer = make_ledger(tmp_path, **options, max_epochs=3)
+    run_race(longer, seed=0, places=1, quality={"a": 5.0, "b": 0.0})
+    assert list(longer.left_race) == ["a"]
+    assert [one.root for one in longer.accounts["a"].ranking if one.max_epochs == 3] in ([0, 1], [1, 0])

@@ -109,8 +109,8 @@ def known(ledger: Ledger) -> dict[str, Any]:
                 account.started, sorted(account.counts.items()), sorted(account.live), account.since_best,
                 account.spent_epochs, account.spent_gpu_s, [(one.number, one.best_value) for one in account.ranking],
                 account.promotion(), account.finalist(2), account.value_to_beat(),
-                [trial.number for trial in account._history.selected()],
-                [trial.number for trial in account._history.latest],
+                [trial.number for trial in account._proposals.history.selected()],
+                [trial.number for trial in account._proposals.history.latest],
             )
         )
         for name, account in ledger.accounts.items()

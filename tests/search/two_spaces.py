@@ -6,12 +6,13 @@ from typing import Any
 
 from optuna.storages import JournalStorage
 
-from search.account import Account, Terms
+from search.account import Account
 from search.journal import JOURNAL, RunJournal
 from search.ledger import Ledger, Limits
 from search.samplers import SamplerPlan
 from search.space import Space, load_space, probe_space
 from search.study import open_study, queue_item
+from search.terms import Terms
 
 SPACE = """
 from galaxy_models.config import TrainConfig

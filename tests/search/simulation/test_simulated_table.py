@@ -47,6 +47,16 @@ def test_another_draw_never_stands_for_the_same_configuration_unless_it_meets_it
     assert space.fresh().nearest({"x": 0.4}) == 1
 
 
+def test_two_draws_are_two_configurations_though_they_stand_for_the_same_row() -> None:
+    space = space_of(x=[0.0, 1.0])
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for x in (0.1, 0.9, 0.2, 0.2):
+        study.enqueue_trial({"x": x})
+    first, _, other, again = (space.config(study.ask()) for _ in range(4))
+    assert first.row == other.row == 0
+    assert first.to_dict() != other.to_dict() == again.to_dict()
+
+
 def test_a_parameter_of_some_configurations_is_asked_for_after_the_choice_that_decides_it() -> None:
     space = space_of(solver=["sgd", "sgd", "adam"], momentum=[0.5, 0.9, None])
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
