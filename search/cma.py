@@ -1,21 +1,27 @@
 """CMA-ES whose state is told anew from the study, where Optuna's would be unpickled from it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import CmaEsSampler
 from optuna.trial import FrozenTrial
 
 from search.entry import end_time
 
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
 
 class RetoldCmaEsSampler(CmaEsSampler):
     """Optuna's CMA-ES, without its pickles: a run's folder may come from somebody else.
 
     The distribution follows from the solutions that it was told, generation after generation, and those are in the
-    study.
+    study. It is one over the numbers that all complete trials have. Where a complete trial of another branch of the
+    space leaves fewer of them, it is told anew over these, as a resumed search would.
 
     Args:
-        kept: where the state is kept between the trials of a session; empty at its start.
+        kept: where the state is kept between the trials of a session, with the parameters that it is one over; empty
+            at the session's start.
         options: as Optuna's sampler takes them.
     """
 
@@ -23,6 +29,17 @@ class RetoldCmaEsSampler(CmaEsSampler):
         super().__init__(**options)
         self._kept = kept
         self._told: list[FrozenTrial] = []
+        self._over: dict[str, BaseDistribution] = {}
+
+    def sample_relative(
+        self, study: "optuna.Study", trial: FrozenTrial, search_space: "dict[str, BaseDistribution]"
+    ) -> dict[str, Any]:
+        """Draw the numbers that all complete trials have."""
+        self._over = search_space
+        if self._kept.get("over") != search_space:
+            self._kept.clear()
+            self._kept["over"] = search_space
+        return super().sample_relative(study, trial, search_space)
 
     def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
         self._told = completed_trials
@@ -33,8 +50,11 @@ class RetoldCmaEsSampler(CmaEsSampler):
         return optimizer
 
     def _get_solution_trials(self, trials: list[FrozenTrial], generation: int) -> list[FrozenTrial]:
+        found = super()._get_solution_trials(trials, generation)
+        # A trial that was stopped may lack a number that all complete ones have, or have had another range for it.
+        whole = [one for one in found if self._over.items() <= one.distributions.items()]
         # In the order of their ends: the first of a generation stay the first, whatever ends after they were told.
-        return sorted(super()._get_solution_trials(trials, generation), key=end_time)
+        return sorted(whole, key=end_time)
 
     def _init_optimizer(self, trans: Any, direction: Any) -> Any:
         optimizer = super()._init_optimizer(trans, direction)

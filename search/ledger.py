@@ -30,7 +30,7 @@ class Limits:
         gpus_per_trial: GPUs of each trial.
         share: `equal`, or `race`: after each round the worse half of the spaces gets no more.
         num_finalists: of the best trials of each space, those that were stopped are run again to the full length.
-        min_complete: complete trials that a space has before it may leave a race.
+        min_complete: complete trials that a space has before it may leave a race, unless more than `num_trials` failed.
         patience: trials that a space may end one after the other without a better value; None = any number.
     """
 
@@ -171,7 +171,9 @@ class Ledger:
         if self.limits.share == "equal":
             return self.limits.num_trials
         total = self.limits.num_trials * len(self.accounts)
-        quotas = race_quotas(len(self.accounts), total, at_least=self.limits.min_complete)
+        # Others take the place of trials that failed, where a space would else leave with too few; not for ever.
+        replaced = min(account.counts["failed"], self.limits.num_trials)
+        quotas = race_quotas(len(self.accounts), total, at_least=self.limits.min_complete + replaced)
         return quotas[race_round(len(self.accounts), len(self._racing()))]
 
     def _racing(self) -> list[Account]:

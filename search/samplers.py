@@ -179,7 +179,7 @@ class SamplerPlan:
         if self.name == "tpe":
             return samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True, **startup)
         if self.name == "gp":
-            return samplers.GPSampler(seed=seed, **startup)
+            return samplers.GPSampler(seed=seed, warn_independent_sampling=False, **startup)
         if self.name == "cmaes":
             from search.cma import RetoldCmaEsSampler
 

@@ -141,16 +141,17 @@ def test_the_terminator_is_asked_every_fifth_trial_from_the_twentieth(
 
     def judge(self: Any, study: Any) -> bool:
         asked.append(len(study.get_trials()))
-        return len(asked) > 2
+        return len(asked) == 3
 
     monkeypatch.setattr(terminator.Terminator, "should_terminate", judge)
-    ledger, said = make_ledger(tmp_path, names="a", num_trials=32, max_epochs=1), []
+    ledger, said = make_ledger(tmp_path, names="a", num_trials=37, max_epochs=1), []
     test = make_test(True, "tpe", None, seed=0)  # type: ignore[arg-type]
     assert test is not None
-    for number in range(32):
+    for number in range(37):
         ledger.start(str(number))
         ledger.report(str(number), epoch(1, 0.5))
         said.append(test(ledger.accounts["a"]))
-    assert asked == [20, 25, 30]
-    # What it said stands, also when a trial more has ended.
-    assert said == [""] * 29 + ["a has converged, by Optuna's terminator, after 30 complete trials"] * 3
+    assert asked == [20, 25, 30, 35]
+    # What it said stands until five more have ended.
+    words = "a has converged, by Optuna's terminator, after 30 complete trials"
+    assert said == [""] * 29 + [words] * 5 + [""] * 3

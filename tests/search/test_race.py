@@ -12,8 +12,10 @@ from two_spaces import FOUR, SPACE, epoch, make_ledger
 from search.ledger import DROPPED, Ledger
 
 
-def run_race(ledger: Ledger, *, seed: int, places: int, quality: dict[str, float]) -> dict[str, dict[str, int]]:
-    """Run a race with values at random; says how many trials of each outcome a space had when it left."""
+def run_race(
+    ledger: Ledger, *, seed: int, places: int, quality: dict[str, float], failing: float = 0.0
+) -> dict[str, dict[str, int]]:
+    """Run a race with values and failures at random; says how many trials of each outcome a space had when it left."""
     rng, running, left, number = np.random.default_rng(seed), [], {}, 0
     while True:
         while len(running) < places and (entry := ledger.start(str(number))) is not None:
@@ -27,7 +29,11 @@ def run_race(ledger: Ledger, *, seed: int, places: int, quality: dict[str, float
             return left
         key = running[int(rng.integers(len(running)))]
         entry = ledger.live[key]
-        if not ledger.report(key, epoch(entry.epochs + 1, quality[entry.space] + rng.uniform(0, 0.5))):
+        if rng.uniform() < failing:
+            ledger.finish(key, "failed", "diverged")
+        else:
+            ledger.report(key, epoch(entry.epochs + 1, quality[entry.space] + rng.uniform(0, 0.5)))
+        if key not in ledger.live:
             running.remove(key)
 
 
@@ -69,6 +75,37 @@ def test_no_space_leaves_before_it_had_its_complete_trials(
         study = ledger.accounts[name].study
         configurations = {tuple(trial.params.values()) for trial in study.get_trials()}
         assert counts["complete"] >= min(min_complete, len(configurations)), (name, counts)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_space_leaves_before_others_took_the_place_of_its_failed_trials(tmp_path: Path, seed: int) -> None:
+    """Three trials each in the first round; they fail by chance, also those that run one again to the full length."""
+    ledger = make_ledger(tmp_path, names="abc", sampler="random", share="race", num_trials=7, min_complete=3)
+    left = run_race(ledger, seed=seed, places=1 + seed % 3, quality=dict.fromkeys("abc", 0.0), failing=0.06)
+    failed = [counts.get("failed", 0) for counts in left.values()]
+    assert 0 < max(failed) <= 7
+    assert min(counts["complete"] for counts in left.values()) >= 3
+
+
+def test_trials_that_failed_do_not_count_towards_a_round_but_a_space_that_always_fails_leaves(tmp_path: Path) -> None:
+    """Two trials each in the first round, of which no more are replaced than there are trials a space."""
+    ended = {}
+    for name, fails in (("once", {0}), ("always", set(range(99)))):
+        (tmp_path / name).mkdir()
+        ledger = make_ledger(
+            tmp_path / name, names="ab", share="race", num_trials=3, min_complete=2, max_epochs=1, sampler="random"
+        )
+        for key in map(str, range(99)):
+            if (entry := ledger.start(key)) is None:
+                break
+            if entry.space == "a" and entry.number in fails:
+                ledger.finish(key, "failed", "diverged")
+            else:
+                ledger.report(key, epoch(1, 0.9 if entry.space == "a" else 0.1))
+        assert ledger.finished
+        assert list(ledger.left_race) == ["a"]
+        ended[name] = dict(ledger.accounts["a"].counts)
+    assert ended == {"once": {"failed": 1, "complete": 2}, "always": {"failed": 5}}
 
 
 def test_a_space_that_was_given_up_drops_no_other(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a sampler proposes follows from the seed, the trial's number and the study, and from nothing else."""
 
+import logging
 import random
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from two_spaces import FOUR, epoch, make_ledger
+from two_spaces import CONDITIONAL, FOUR, epoch, make_ledger
 
 from search import samplers
 from search.errors import RunError
@@ -48,6 +49,40 @@ def test_the_proposals_are_the_same_in_one_session_and_in_many(tmp_path: Path, s
         assert propose(tmp_path / "often", sampler, num=num, reopen=1) == whole
     assert propose(tmp_path / "other", sampler, num=4, seed=2)[1:] != whole[1:4]
     assert len({tuple(params.values()) for params in whole}) == num
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_space_of_two_branches_where_weak_trials_are_stopped(
+    tmp_path: Path, sampler: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second branch is worse at first, so that all of its trials are stopped, and then better."""
+
+    def search(folder: Path, reopen: int) -> list[tuple[Any, ...]]:
+        folder.mkdir()
+        options: dict[str, Any] = {"names": "a", "text": CONDITIONAL, "sampler": sampler, "num_trials": 99}
+        for number in range(35 if sampler == "gp" else 60):
+            if number % reopen == 0:
+                ledger = make_ledger(folder, max_epochs=3, **options)
+            entry = ledger.start(str(number))
+            assert entry is not None
+            value = entry.params["drop"] + 2.0 * (number < 33) * (entry.params["optimizer"] == "sgd")
+            while ledger.report(str(number), epoch(entry.epochs + 1, value - 0.01 * entry.epochs)):
+                pass
+        trials = ledger.accounts["a"].study.get_trials()
+        return [(trial.params, trial.state, trial.system_attrs.get("cma:generation")) for trial in trials]
+
+    logging.getLogger("optuna").addHandler(caplog.handler)
+    try:
+        whole = search(tmp_path / "whole", 10**9)
+    finally:
+        logging.getLogger("optuna").removeHandler(caplog.handler)
+    assert not [one for one in caplog.messages if "sampled independently" in one]
+    ends = {(params["optimizer"], state) for params, state, _ in whole[:33]}
+    assert ends >= {("adamw", TrialState.COMPLETE), ("adamw", TrialState.PRUNED), ("sgd", TrialState.PRUNED)}
+    later = {(params["optimizer"], state) for params, state, _ in whole[33:]}
+    assert sampler == "gp" or ("sgd", TrialState.COMPLETE) in later  # which has two trials there: it is slow
+    assert sampler != "cmaes" or whole[59][2] > whole[40][2]
+    assert search(tmp_path / "cut", 7) == whole
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes"])

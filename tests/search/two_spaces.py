@@ -39,6 +39,28 @@ def space(trial):
         batch_size=trial.suggest_int("batch", 16, 32, step=16),
     )
 """
+# Two branches, each with numbers of its own beside those that both have.
+CONDITIONAL = """
+from galaxy_models.config import TrainConfig
+
+named = [{"optimizer": "adamw"}]
+
+
+def space(trial):
+    common = {
+        "backbone": "vgg16",
+        "drop_rate": trial.suggest_float("drop", 0.0, 0.5),
+        "label_smoothing": trial.suggest_float("smoothing", 0.0, 0.1),
+    }
+    if trial.suggest_categorical("optimizer", ["adamw", "sgd"]) == "adamw":
+        return TrainConfig(
+            optimizer="adamw",
+            learning_rate=trial.suggest_float("lr", 1e-4, 1e-2, log=True),
+            weight_decay=trial.suggest_float("decay", 1e-3, 1e-1, log=True),
+            **common,
+        )
+    return TrainConfig(optimizer="sgd", learning_rate=trial.suggest_float("sgd_lr", 1e-3, 1e-1, log=True), **common)
+"""
 TERMS = Terms(max_epochs=9, objective="val_nll", direction="min", seed=1, overrides={"precision": "float32"})
 
 
