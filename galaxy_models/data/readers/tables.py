@@ -64,11 +64,12 @@ class Table:
         """A column as text, without blanks around it; whole numbers keep every digit.
 
         Raises:
-            DataError: a value is missing (NaN included), or is a number that was rounded when it was stored.
+            DataError: a value is missing (NaN included), is a number that was rounded when it was stored, or bytes
+                that are not UTF-8.
         """
         import pyarrow as pa
 
-        values = self._data.column(column)
+        values = self._without_bytes(column)
         if pa.types.is_floating(values.type):
             values = self._whole_numbers(column, values)
         texts = [str(value).strip() if value is not None else "" for value in values.to_pylist()]
@@ -107,6 +108,27 @@ class Table:
                     f"{self.name}: rows {rows[object_id]} and {row}: found the id {object_id} twice, expected each "
                     "once: rename or remove one"
                 )
+
+    def _without_bytes(self, column: str) -> Any:
+        """A column; bytes, which is what text of a FITS table becomes, as text without what filled them up."""
+        import pyarrow as pa
+
+        values = self._data.column(column)
+        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+        if not any(
+            is_kind(kind) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+        ):
+            return values
+        texts: list[str | None] = []
+        for row, value in enumerate(values.to_pylist(), start=1):
+            try:
+                texts.append(None if value is None else value.rstrip(b" \0").decode())
+            except UnicodeDecodeError:
+                raise DataError(
+                    f"{self.name}: row {row}, column {column}: found bytes that are not UTF-8 ({value!r:.40}), "
+                    "expected text: store the column as text"
+                ) from None
+        return pa.chunked_array([texts], pa.string())
 
     def _whole_numbers(self, column: str, values: Any) -> Any:
         import pyarrow as pa
@@ -154,7 +176,7 @@ class Table:
         import numpy as np
         import pyarrow as pa
 
-        values = self._data.column(column)
+        values = self._without_bytes(column)
         try:
             return values.cast(pa.float64()).to_numpy()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
