@@ -110,6 +110,36 @@ def test_separators(tmp_path: Path, separator: str) -> None:
         assert table.text("kind") == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "columns"),
+    [
+        ("t.tsv", "id\tname, full\tclass\n1\t2\t3", ["id", "name, full", "class"]),
+        ("t.tsv", "id\tx, y, z\n1\t3", ["id", "x, y, z"]),
+        ("t.csv", "id\tname, full\tclass\n1\t2\t3", ["id", "name, full", "class"]),
+        ("t.csv", 'id;"a,b"\n1;3', ["id", "a,b"]),
+        ("t.csv", 'id;"a ""and"", b, c";class\n1;2;3', ["id", 'a "and", b, c', "class"]),
+        ("t.csv", 'id,"a;b;c",class\n1,2,3', ["id", "a;b;c", "class"]),
+        ("t.csv", "id,a;b\n1,3", ["id", "a;b"]),
+    ],
+)
+def test_separators_inside_names(name: str, text: str, columns: list[str]) -> None:
+    table = parse_csv(name, text.encode())
+    assert table.columns == columns
+    assert table.text(columns[-1]) == ["3"]
+
+
+def test_empty_columns_without_a_name_are_passed_over() -> None:
+    table = parse_csv("t.csv", b"id,class,,\n1,a,,\n2,b, ,\n")
+    assert table.columns == ["id", "class"]
+    assert table.text("class") == ["a", "b"]
+
+
+def test_columns_without_a_name_that_hold_something_are_kept() -> None:
+    assert parse_csv("t.csv", b",id,\n0,a,\n1,b,\n").columns == ["", "id"]
+    with pytest.raises(DataError, match="found the column '' twice, expected each name once: rename one"):
+        parse_csv("t.csv", b"id,,\n1,a,\n2,,b\n")
+
+
 def test_a_missing_value_names_its_row() -> None:
     with pytest.raises(DataError, match="row 2, column kind: found no value"):
         parse_csv("t.csv", b"id,kind\n1,a\n2,\n").text("kind")

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ _EXACT_FLOAT = {16: 2**11, 32: 2**24, 64: 2**53}
 _ROUNDING = 1e-6
 # How catalogues write that a class is unknown, in lower case.
 _MISSING = frozenset({"nan", "null", "none", "n/a", "na"})
-# Separators besides the comma.
-_SEPARATORS = (";", "\t")
+# The first of those that divide the column names equally often is taken.
+_SEPARATORS = (",", ";", "\t")
+_QUOTED = re.compile(r'"[^"]*"')
 
 
 class Table:
@@ -219,7 +221,8 @@ def read_table(path: Path) -> Table:
 def parse_csv(name: str, data: bytes) -> Table:
     """Parse a CSV with a line of column names; every value stays the text it is.
 
-    The separator is the comma, or a semicolon or tab where no comma divides the column names.
+    The separator is the one that divides the column names most often, outside of quotes; in a `.tsv` it is the tab if
+    there is one. Columns without a name and without a value, which spreadsheets leave at the end, are passed over.
 
     Args:
         name: the file's name, for messages.
@@ -236,7 +239,7 @@ def parse_csv(name: str, data: bytes) -> Table:
         raise DataError(f"{name}: found an empty file, expected a line of column names and a row per galaxy")
     try:
         header = data.split(b"\n", 1)[0].decode().strip("\r")
-        separator, columns = _split_header(header)
+        separator, columns = _split_header(name, header)
         table = arrow_csv.read_csv(
             io.BytesIO(data),
             read_options=arrow_csv.ReadOptions(column_names=columns, skip_rows=1),
@@ -245,16 +248,20 @@ def parse_csv(name: str, data: bytes) -> Table:
         )
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name}: found no readable CSV ({_first_line(error)}): correct the file") from None
-    return Table(name, table)
+    kept = [index for index, column in enumerate(columns) if column or not _is_empty(table.column(index))]
+    return Table(name, table.select(kept))
 
 
-def _split_header(header: str) -> tuple[str, list[str]]:
+def _split_header(name: str, header: str) -> tuple[str, list[str]]:
     """The separator and the column names."""
-    for separator in (",", *_SEPARATORS):
-        columns = [column.strip() for column in next(csv.reader([header], delimiter=separator))]
-        if len(columns) > 1:
-            return separator, columns
-    return ",", [header.strip()]
+    bare = _QUOTED.sub("", header)
+    is_tabbed = name.lower().endswith(".tsv") and "\t" in bare
+    separator = "\t" if is_tabbed else max(_SEPARATORS, key=bare.count)
+    return separator, [column.strip() for column in next(csv.reader([header], delimiter=separator))]
+
+
+def _is_empty(column: Any) -> bool:
+    return not any(value.strip() for value in column.unique().to_pylist())
 
 
 def _first_line(error: Exception) -> str:
