@@ -105,6 +105,13 @@ class Manifest:
         text = json.dumps({"task": asdict(self.task), "shards": shards}, sort_keys=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def num_repeated_names(self) -> int:
+        """File names that the survey's own split has in several parts, each taken as another galaxy."""
+        options = self.made_by.get("options")
+        found: Any = options.get("num_repeated_names") if isinstance(options, Mapping) else None
+        return int(found) if _is_count(found) else 0
+
     def write(self, directory: Path | str) -> None:
         """Write `manifest.json` in one step, so that a folder with a manifest is always complete.
 

@@ -57,6 +57,19 @@ def test_the_identity_follows_task_and_shards_but_not_how_they_were_made(tmp_pat
     assert make_survey(tmp_path / "b", num_rows=11).manifest.digest != manifest.digest
 
 
+@pytest.mark.parametrize(
+    ("made_by", "count"),
+    [
+        ({"options": {"num_repeated_names": 12}}, 12),
+        ({"options": {"num_repeated_names": "12"}}, 0),
+        ({"options": ["kept_split"]}, 0),
+        ({}, 0),
+    ],
+)
+def test_names_in_several_splits_are_counted_by_who_made_it(tmp_path, made_by, count):
+    assert replace(make_survey(tmp_path).manifest, made_by=made_by).num_repeated_names == count
+
+
 @pytest.mark.parametrize("folder", ["", "absent", "file"])
 def test_a_folder_without_manifest(tmp_path, folder):
     (tmp_path / "file").touch()
