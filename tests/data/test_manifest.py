@@ -37,6 +37,14 @@ def test_an_altered_byte_is_found(tmp_path):
         survey.manifest.verify(tmp_path)
 
 
+def test_only_the_splits_asked_for_are_read(tmp_path):
+    survey = make_survey(tmp_path)
+    (tmp_path / survey.manifest.splits["train"].shards[1].file).unlink()
+    survey.manifest.verify(tmp_path, splits=("val", "test"))
+    with pytest.raises(ShardError, match=r"train-00001\.arrow: no such file"):
+        survey.manifest.verify(tmp_path, splits=("val", "train"))
+
+
 def test_a_truncated_or_missing_shard_is_found(tmp_path):
     survey = make_survey(tmp_path)
     shard = survey.manifest.splits["train"].shards[2]
