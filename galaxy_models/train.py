@@ -97,6 +97,7 @@ def _train(options: argparse.Namespace) -> int:
     objective_direction(survey.task.kind, options.objective)
     trainer = Trainer(config, survey, runtime=_runtime(options))
     _print_start(config, survey)
+    survey.manifest.verify(options.data, splits=("train", "val"))
     options.out.mkdir(parents=True)
     return _run(trainer, config, survey, out=options.out, objective=options.objective)
 

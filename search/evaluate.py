@@ -59,6 +59,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise WeightsError(f"{options.checkpoint}: found {len(found)} weights files, expected one: name one of them")
     network = load_network(found[0])
     survey = SurveyData(options.data)
+    # The baseline is what the training galaxies suggest: of vote fractions, their mean.
+    read = {options.split, "train"} if survey.task.kind == "votes" else {options.split}
+    survey.manifest.verify(options.data, splits=sorted(read))
     runtime = make_runtime(options.device, options.threads)
     scores = score_checkpoint(network, survey, options.split, runtime=runtime, average=options.tta)
     notes = notes_on(network, survey.manifest, options.split)

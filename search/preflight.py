@@ -34,6 +34,8 @@ SIMULATED_PX = 64
 SIMULATED_GALAXIES = 2000
 # Configurations taken from an earlier run.
 NUM_WARM = 3
+# Images more than this many times larger than any network looks at are worth a note.
+_MUCH_LARGER = 2
 # Settings of TrainConfig that only classes know, by the name that a space would give the parameter.
 _IDLE_FOR_VOTES = {"label_smoothing": 0.0, "class_balance": "none"}
 
@@ -98,6 +100,8 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
     for name, probe in probes.items():
         check_sampler(options.sampler, free[name].distributions, fixed[name])
         check_networks(spaces[name], probe.configs, px=manifest.px, weights_dir=options.weights_dir)
+    for note in notes_on_sizes({name: probe.configs for name, probe in probes.items()}, px=manifest.px):
+        console.print(f"note     {note}", highlight=False, markup=False, soft_wrap=True)
     queues = first_trials(options, spaces, probes, fixed)
     distributions = {name: probe.distributions for name, probe in free.items()}
     return Plan(spaces, fixed, parameters, data, manifest, metric, direction, queues, distributions, data_uri)
@@ -191,6 +195,29 @@ def simulated_sky(console: Console) -> Path:
         settings = ConvertSettings(out=SIMULATED_SKY, px=SIMULATED_PX, crop=1.0, num_workers=os.cpu_count() or 1)
         convert_survey(SimulatedReader(SIMULATED_GALAXIES), settings, progress=Progress())
     return SIMULATED_SKY
+
+
+def notes_on_sizes(configs: Mapping[str, Sequence[TrainConfig]], *, px: int) -> list[str]:
+    """Say where images are larger or smaller than what any network will look at.
+
+    Args:
+        configs: what each space gave when it was tried.
+        px: side of the shards' images, in pixels.
+    """
+    sizes = {name: [config.image_px or px for config in drawn] for name, drawn in configs.items()}
+    notes = [
+        f"{name}: every configuration enlarges the shards' images, of {px} px, to {min(asked)} px or more: if the "
+        f"survey's own have more detail, convert it with --px {min(asked)} or more"
+        for name, asked in sizes.items()
+        if min(asked) > px
+    ]
+    largest = max(map(max, sizes.values()))
+    if px > _MUCH_LARGER * largest:
+        notes.append(
+            f"no configuration looks at more than {largest} px of the shards' {px}: shards converted with "
+            f"--px {largest} would do, and take less room"
+        )
+    return notes
 
 
 def check_networks(space: Space, configs: Sequence[TrainConfig], *, px: int, weights_dir: Path | None) -> None:

@@ -111,6 +111,7 @@ def describe_search(plan: "Plan") -> dict[str, Any]:
             },
             "split_sizes": {name: split.num_rows for name, split in manifest.splits.items()},
             "class_counts": {name: list(split.class_counts) for name, split in manifest.splits.items()},
+            "num_repeated_names": manifest.num_repeated_names,
         },
         "spaces": {space.name: {"path": str(space.path), "digest": space.digest} for space in plan.spaces.values()},
         "fixed": plan.fixed,

@@ -22,9 +22,9 @@ NO_RECIPE = "none"
 # Fractions that were rounded to two digits miss their sums by no more than this.
 _SUM_TOLERANCE = 0.02
 _MAX_WRONG_SUMS = 0.01
-# Its fractions add up to 1 in the Kaggle columns, and to Class1.1 + Class1.2 elsewhere: neither is a mistake.
 # Words for the two senses of rotation or position that a mirror exchanges.
 _MIRROR_WORDS = (("cw", "acw"), ("cw", "ccw"), ("clockwise", "anticlockwise"), ("left", "right"))
+# Its fractions add up to 1 in the Kaggle columns, and to Class1.1 + Class1.2 elsewhere: neither is a mistake.
 _FREE_QUESTION = 6
 
 

@@ -1,12 +1,13 @@
 """A folder appears whole or not at all."""
 
 import errno
+import fcntl
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from galaxy_models.data.manifest import MANIFEST_NAME
@@ -85,6 +86,8 @@ def check_output(out: Path, *, force: bool) -> None:
 def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
     """Give a temporary folder beside `out`, which takes its name at the end; after any failure it is removed.
 
+    What a process that was killed left of an earlier attempt at `out` is removed, too.
+
     Args:
         out: the folder to make; an absolute path.
         force: whether an earlier conversion there is replaced, once the new one is complete.
@@ -101,13 +104,15 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
     try:
         with _bad_path_named(out):
             out.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(out)
             partial.mkdir()
     except FileExistsError:
         raise _bad_path(out, "found a file on the way to it") from None
     try:
-        yield partial
-        _sync(partial)
-        _install(partial, out, out.with_name(f".{out.name}.replaced-{mark}"), force=force)
+        with _locked(partial):
+            yield partial
+            _sync(partial)
+            _install(partial, out, out.with_name(f".{out.name}.replaced-{mark}"), force=force)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -116,6 +121,38 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder; the lock ends with this process, however that ends.
+
+    Yields:
+        Whether it is locked: not if another process has it, or if its file system has no such locks.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_abandoned(out: Path) -> None:
+    name = re.compile(rf"\.{re.escape(out.name)}\.partial-[0-9a-f]{{8}}")
+    # What cannot be looked at or removed is in nobody's way.
+    with suppress(OSError):
+        for folder in [item for item in out.parent.iterdir() if name.fullmatch(item.name)]:
+            with _locked(folder) as is_abandoned:
+                if is_abandoned:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

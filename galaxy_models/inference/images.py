@@ -82,7 +82,7 @@ class _UnlabelledCatalog(CatalogReader):
 
 
 def find_images(place: Path, catalog: CatalogOptions) -> FoundImages | FoundShards:
-    """Find the images that a path stands for; reads none of them.
+    """Find the images that a path stands for; reads none of them but those of shards, to see that they are unaltered.
 
     Args:
         place: an image file, a folder (with all folders in it), a table with an image a row, or a folder of shards.
@@ -90,9 +90,12 @@ def find_images(place: Path, catalog: CatalogOptions) -> FoundImages | FoundShar
 
     Raises:
         DataError: there is nothing there, or nothing that holds images.
+        ShardError: a shard is missing or altered.
     """
     if (place / MANIFEST_NAME).is_file():
-        return FoundShards(SurveyData(place))
+        survey = SurveyData(place)
+        survey.manifest.verify(place)
+        return FoundShards(survey)
     if place.is_dir():
         return _in_folder(place)
     if not place.exists():

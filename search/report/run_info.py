@@ -49,6 +49,7 @@ class RunInfo:
         task: what the survey asks of a network.
         split_sizes: galaxies in each of `train`, `val` and `test`.
         class_counts: galaxies of each class, in the task's order, in each split; empty for votes.
+        num_repeated_names: file names that several of the survey's own splits have; see `Manifest`.
         objective: the validation metric that was optimised.
         direction: which way of it is better.
         max_epochs: epochs of a trial that is not stopped.
@@ -93,6 +94,7 @@ class RunInfo:
     versions: dict[str, str]
     elapsed_s: float
     data: str
+    num_repeated_names: int = 0
     baseline_rmse: float | None = None
     threads: int | None = None
     gpus_per_trial: float = 0.0
@@ -167,6 +169,7 @@ def _run_info(values: Mapping[str, Any], folder: str) -> RunInfo:
         versions={str(name): str(version) for name, version in (values.get("versions") or {}).items()},
         elapsed_s=sum(known) if (known := _known_times(sessions)) else math.nan,
         data=str(values["data"]),
+        num_repeated_names=int(survey.get("num_repeated_names") or 0),
         baseline_rmse=_optional(float, values.get("baseline_rmse")),
         threads=_optional(int, values.get("threads")),
         gpus_per_trial=float(values.get("gpus_per_trial") or 0),

@@ -159,6 +159,7 @@ def cautions(findings: Findings) -> tuple[str, ...]:
     found += _unfinished(findings)
     found += _too_few(findings)
     found += _small_splits(findings)
+    found += _repeated_names(findings)
     found += _race(findings)
     found += _missing(findings)
     found += _seeds(findings)
@@ -215,6 +216,17 @@ def _small_splits(findings: Findings) -> list[str]:
                 "precision, recall and F1 count it as 0 where it is answered."
             )
     return found
+
+
+def _repeated_names(findings: Findings) -> list[str]:
+    count = findings.info.num_repeated_names
+    if not count:
+        return []
+    names, verb = counted(count, "file name"), "occur" if count > 1 else "occurs"
+    return [
+        f"{names} {verb} in more than one of the survey's own splits, with another image in each: if a name stands for "
+        "one galaxy, some of the galaxies that judge a network were trained on, and the scores are flattered."
+    ]
 
 
 def _too_few(findings: Findings) -> list[str]:

@@ -156,6 +156,17 @@ def test_the_same_image_under_two_ids_counts_once(
     assert sum(len(ids) for ids in all_ids(tmp_path / "out").values()) == 100
 
 
+def test_names_in_several_splits_are_converted_and_counted(tmp_path: Path, convert: Callable[..., int]) -> None:
+    for seed, split in enumerate(("train", "val", "test")):
+        write_class_folders(tmp_path / "survey" / split, {"edge": 4 + seed, "round": 2}, first_seed=20 * seed)
+    shutil.copy(tmp_path / "survey/train/edge/edge_0.jpg", tmp_path / "survey/val/edge/edge_9.jpg")
+    assert convert("folder", tmp_path / "survey") == 0
+    manifest = Manifest.load(tmp_path / "out")
+    # edge_0 to edge_3 and both round ones are in all three, edge_4 is in two; edge_9 is the image edge_0 again.
+    assert manifest.num_repeated_names == 7
+    assert [manifest.splits[name].num_rows for name in SPLIT_NAMES] == [6, 7, 8]
+
+
 def test_a_class_whose_images_are_all_unreadable(
     own_folders: Path, tmp_path: Path, convert: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:

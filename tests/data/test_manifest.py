@@ -37,6 +37,14 @@ def test_an_altered_byte_is_found(tmp_path):
         survey.manifest.verify(tmp_path)
 
 
+def test_only_the_splits_asked_for_are_read(tmp_path):
+    survey = make_survey(tmp_path)
+    (tmp_path / survey.manifest.splits["train"].shards[1].file).unlink()
+    survey.manifest.verify(tmp_path, splits=("val", "test"))
+    with pytest.raises(ShardError, match=r"train-00001\.arrow: no such file"):
+        survey.manifest.verify(tmp_path, splits=("val", "train"))
+
+
 def test_a_truncated_or_missing_shard_is_found(tmp_path):
     survey = make_survey(tmp_path)
     shard = survey.manifest.splits["train"].shards[2]
@@ -55,6 +63,19 @@ def test_the_identity_follows_task_and_shards_but_not_how_they_were_made(tmp_pat
     assert replace(manifest, survey="other", made_by={}, rejected=0).digest == manifest.digest
     assert replace(manifest, task=replace(CLASSES, mirror_pairs=())).digest != manifest.digest
     assert make_survey(tmp_path / "b", num_rows=11).manifest.digest != manifest.digest
+
+
+@pytest.mark.parametrize(
+    ("made_by", "count"),
+    [
+        ({"options": {"num_repeated_names": 12}}, 12),
+        ({"options": {"num_repeated_names": "12"}}, 0),
+        ({"options": ["kept_split"]}, 0),
+        ({}, 0),
+    ],
+)
+def test_names_in_several_splits_are_counted_by_who_made_it(tmp_path, made_by, count):
+    assert replace(make_survey(tmp_path).manifest, made_by=made_by).num_repeated_names == count
 
 
 @pytest.mark.parametrize("folder", ["", "absent", "file"])

@@ -37,8 +37,11 @@ class TestSplitFolders:
         # The same bytes are one galaxy, which the conversion finds out; what cannot be read is rejected there.
         (tmp_path / "test/a/a_0.jpg").write_bytes((tmp_path / "train/a/a_0.jpg").read_bytes())
         (tmp_path / "test/b/a_2.jpg").symlink_to("nowhere")
-        found = "2 file names occur in more than one split folder; they are taken as different galaxies"
-        assert found in open_reader("folder", tmp_path).notes
+        reader = open_reader("folder", tmp_path)
+        (note,) = (note for note in reader.notes if "names" in note)
+        assert note.startswith("2 file names occur in more than one split folder; they are taken as different galaxies")
+        assert "convert with catalog, which puts no id in two splits" in note
+        assert reader.describe() == {"kept_split": True, "num_repeated_names": 2}
 
     def test_names_in_several_classes_are_usual(self, tmp_path: Path) -> None:
         write_images(tmp_path / "a", ["1", "2"])

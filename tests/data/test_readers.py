@@ -117,7 +117,7 @@ class TestFolder:
             ("test/b/b_0", "test"),
         ]
         assert reader.notes[0] == "the folders' own train, val and test split is kept"
-        assert reader.describe() == {"kept_split": True}
+        assert reader.describe() == {"kept_split": True, "num_repeated_names": 2}
 
     def test_a_missing_split_is_announced(self, tmp_path: Path) -> None:
         write_class_folders(tmp_path / "train", {"a": 1, "b": 1})

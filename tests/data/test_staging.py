@@ -2,6 +2,8 @@
 
 import errno
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,36 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, failure: type[BaseExcep
     assert [item.name for item in tmp_path.iterdir()] == (["out"] if is_old else [])
     if is_old:
         assert (out / "manifest.json").read_text() == "old"
+
+
+KILLED = (
+    "import os, sys; from pathlib import Path; from galaxy_models.data.staging import staged_folder\n"
+    "with staged_folder(Path(sys.argv[1]), force=False) as folder:\n"
+    "    (folder / 'train-00000.arrow').write_text('x')\n"
+    "    os.kill(os.getpid(), 9)\n"
+)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for place in (out, tmp_path / "other"):
+        assert subprocess.run([sys.executable, "-c", KILLED, place], check=False).returncode == -9
+    left = sorted(item.name for item in tmp_path.iterdir())
+    assert [name[:-8] for name in left] == [".other.partial-", ".out.partial-"]
+    (tmp_path / ".out.partial-notes").mkdir()
+    with staged_folder(out, force=False) as folder:
+        (folder / "manifest.json").write_text("new")
+    assert sorted(item.name for item in tmp_path.iterdir()) == [left[0], ".out.partial-notes", "out"]
+
+
+def test_a_conversion_that_runs_keeps_its_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with staged_folder(out, force=True) as first:
+        (first / "manifest.json").write_text("first")
+        with staged_folder(out, force=True) as second:
+            assert (first / "manifest.json").read_text() == "first"
+            (second / "manifest.json").write_text("second")
+    assert (out / "manifest.json").read_text() == "first"
 
 
 def test_force_replaces_at_the_end(tmp_path: Path) -> None:

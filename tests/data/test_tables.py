@@ -25,6 +25,36 @@ def test_parquet_text_ids(tmp_path: Path, values: pa.Array) -> None:
     assert read_table(tmp_path / "t.parquet").text("id") == LONG_IDS
 
 
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(8), pa.dictionary(pa.int8(), pa.binary())])
+def test_parquet_text_as_bytes(tmp_path: Path, kind: pa.DataType) -> None:
+    # As FITS has it: filled up with blanks or NULs to one length.
+    values = [b"spiral  ", "hé\0\0\0\0\0".encode(), b"spiral\0\0"]
+    pq.write_table(pa.table({"kind": pa.array(values).cast(kind)}), tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").classes("kind") == ["spiral", "hé", "spiral"]
+
+
+def test_parquet_bytes_that_are_missing_or_no_text(tmp_path: Path) -> None:
+    columns = {
+        "blank": pa.array([b"x", b"   "]),
+        "null": pa.array([b"x", None]),
+        "image": pa.array([b"x", b"\xff\xd8"]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet")
+    for column in ("blank", "null"):
+        with pytest.raises(DataError, match=f"row 2, column {column}: found no value"):
+            table.text(column)
+    with pytest.raises(
+        DataError, match=r"row 2, column image: found bytes that are not UTF-8 \(b'\\xff\\xd8'\), expected"
+    ):
+        table.text("image")
+
+
+def test_parquet_votes_as_bytes(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": pa.array([b"0.25", b"1 "])}), tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").fractions(["a"], ["x", "y"]).tolist() == [[0.25], [1.0]]
+
+
 def test_parquet_whole_numbers(tmp_path: Path) -> None:
     columns = {"id": pa.array([588848901537202306]), "small": pa.array([7.0])}
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
@@ -78,6 +108,36 @@ def test_separators(tmp_path: Path, separator: str) -> None:
         table = read_table(tmp_path / f"t{suffix}")
         assert table.columns == ["id", "kind", "note"]
         assert table.text("kind") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns"),
+    [
+        ("t.tsv", "id\tname, full\tclass\n1\t2\t3", ["id", "name, full", "class"]),
+        ("t.tsv", "id\tx, y, z\n1\t3", ["id", "x, y, z"]),
+        ("t.csv", "id\tname, full\tclass\n1\t2\t3", ["id", "name, full", "class"]),
+        ("t.csv", 'id;"a,b"\n1;3', ["id", "a,b"]),
+        ("t.csv", 'id;"a ""and"", b, c";class\n1;2;3', ["id", 'a "and", b, c', "class"]),
+        ("t.csv", 'id,"a;b;c",class\n1,2,3', ["id", "a;b;c", "class"]),
+        ("t.csv", "id,a;b\n1,3", ["id", "a;b"]),
+    ],
+)
+def test_separators_inside_names(name: str, text: str, columns: list[str]) -> None:
+    table = parse_csv(name, text.encode())
+    assert table.columns == columns
+    assert table.text(columns[-1]) == ["3"]
+
+
+def test_empty_columns_without_a_name_are_passed_over() -> None:
+    table = parse_csv("t.csv", b"id,class,,\n1,a,,\n2,b, ,\n")
+    assert table.columns == ["id", "class"]
+    assert table.text("class") == ["a", "b"]
+
+
+def test_columns_without_a_name_that_hold_something_are_kept() -> None:
+    assert parse_csv("t.csv", b",id,\n0,a,\n1,b,\n").columns == ["", "id"]
+    with pytest.raises(DataError, match="found the column '' twice, expected each name once: rename one"):
+        parse_csv("t.csv", b"id,,\n1,a,\n2,,b\n")
 
 
 def test_a_missing_value_names_its_row() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
-from shapes_survey import CLASSES, VOTES, make_shapes, small_config
+from shapes_survey import CLASSES, VOTES, copy_altered, make_shapes, small_config
 from sklearn.metrics import accuracy_score, log_loss, recall_score
 
 from galaxy_models.data.manifest import Manifest
@@ -122,6 +122,9 @@ def test_votes_are_evaluated_and_no_classes(trained, tmp_path: Path, capsys) -> 
     assert _main(trained[0], "--data", votes) == 2
     assert "its galaxies have 37 vote fractions, the network answers with 3 classes" in capsys.readouterr().err
     weights, result = _trained(tmp_path / "run", votes, "rmse")
+    # The baseline is made of the training galaxies' votes.
+    assert _main(weights, "--data", copy_altered(votes, tmp_path / "altered", "train")) == 2
+    assert "train-00000.arrow: digest sha256:" in capsys.readouterr().err
     assert _main(weights, "--data", votes, "--tta", "--out", tmp_path / "out") == 0
     score = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]["rmse"]
     assert score["value"] == pytest.approx(result.metrics["test"]["rmse"], abs=1e-6)
@@ -131,6 +134,16 @@ def test_votes_are_evaluated_and_no_classes(trained, tmp_path: Path, capsys) -> 
     mean = targets[table["split"] == "train"].mean()
     rmse = float(np.sqrt(((targets[table["split"] == "test"] - mean) ** 2).to_numpy().mean()))
     assert f"the mean of the training galaxies: rmse {rmse:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_altered_shard_is_not_evaluated(trained, shapes: Path, tmp_path: Path, capsys, split: str) -> None:
+    altered = copy_altered(shapes, tmp_path / "altered", split)
+    assert _main(trained[0], "--data", altered, "--split", split, "--out", tmp_path / "out") == 2
+    assert f"{split}-00000.arrow: digest sha256:" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    # Another split is none the worse for it.
+    assert _main(trained[0], "--data", altered, "--split", "val" if split == "test" else "test") == 0
 
 
 def test_existing_output_is_refused_before_anything_is_read(tmp_path: Path, capsys) -> None:

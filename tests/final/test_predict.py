@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import entropy
-from shapes_survey import PX, VOTES, draw_shape, make_shapes, small_config
+from shapes_survey import PX, VOTES, copy_altered, draw_shape, make_shapes, small_config
 
 from galaxy_models.data.decode import decode_galaxy
 from galaxy_models.data.manifest import Manifest
@@ -182,6 +182,16 @@ def test_shards_are_answered_as_they_are(tmp_path: Path, capsys) -> None:
     np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(table["entropy"], entropy(first, axis=1), atol=1e-5)
     assert "is kept" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_altered_shard_is_not_answered_for(tmp_path: Path, capsys, split: str) -> None:
+    survey = make_shapes(tmp_path / "votes", task=VOTES, sizes=(7, 5, 5))
+    altered = copy_altered(survey, tmp_path / "altered", split)
+    weights, out = _weights(tmp_path / "w.safetensors", task=VOTES), tmp_path / "p.parquet"
+    assert _main(weights, altered, "--out", out) == 2
+    assert f"{split}-00000.arrow: digest sha256:" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_real_galaxies_are_read_by_several_processes(real_data: Path, tmp_path: Path) -> None:

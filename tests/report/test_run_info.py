@@ -20,6 +20,13 @@ def test_a_record_is_read(tmp_path: Path) -> None:
     assert (info.price_per_hour, info.fixed, info.spaces["cnn"][:2]) == (2.5, {"cnn": {"depth": 3}}, "12")
 
 
+def test_names_in_several_splits_are_read(tmp_path: Path) -> None:
+    survey = json.loads((write_run_json(tmp_path) / "run.json").read_text())["survey"]
+    assert load_run_info(tmp_path).num_repeated_names == 0
+    write_run_json(tmp_path, survey={**survey, "num_repeated_names": 3})
+    assert load_run_info(tmp_path).num_repeated_names == 3
+
+
 def test_a_running_search_has_no_end_yet(tmp_path: Path) -> None:
     session = {"command": "python -m search.run", "started": "2026-11-24T20:00:00", "ended": None, "elapsed_s": None}
     info = load_run_info(write_run_json(tmp_path, sessions=[session]))

@@ -140,6 +140,12 @@ def test_a_sound_search_has_no_caution(tmp_path: Path) -> None:
     assert cautions(found(tmp_path, "a", num_trials=20)) == ()
 
 
+@pytest.mark.parametrize(("count", "words"), [(1, "1 file name occurs in"), (1234, "1,234 file names occur in")])
+def test_names_in_several_splits_are_said(tmp_path: Path, count: int, words: str) -> None:
+    (text,) = (text for text in cautions(make_findings(tmp_path, [], num_repeated_names=count)) if "name" in text)
+    assert text.startswith(f"{words} more than one of the survey's own splits, with another image in each: if a name")
+
+
 def test_small_splits_and_absent_classes_are_said(tmp_path: Path) -> None:
     counts = {"train": (50, 30, 20), "val": (1, 1, 0), "test": (40, 30, 30)}
     sizes = {"train": 100, "val": 2, "test": 100}

@@ -1,5 +1,6 @@
 """What is wrong with a search is said before its first trial."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ import pytest
 from rich.console import Console
 from two_spaces import epoch, make_ledger, write_space
 
+from galaxy_models.config import TrainConfig
 from galaxy_models.data.manifest import SCHEMA_VERSION, Manifest, SplitEntry
 from galaxy_models.data.shards import ShardWriter
 from galaxy_models.errors import GalaxyError
 from galaxy_models.task import Task
 from search.errors import RunError, SpaceError
 from search.options import SearchOptions
-from search.preflight import Plan, check_survey, make_plan
+from search.preflight import Plan, check_survey, make_plan, notes_on_sizes
 from search.space import load_space, probe_space
 
 HEAD = "from galaxy_models.config import CnnConfig, TrainConfig\n"
@@ -87,6 +89,34 @@ def test_options_that_do_not_fit_are_refused(
 def test_a_network_that_does_not_fit_the_images_is_refused_with_its_space(tmp_path: Path, survey: Path) -> None:
     with pytest.raises(GalaxyError, match=r"mine\.py: cnn\.depth: got 5 for images of 16 px, expected at least 32 px"):
         plan(tmp_path, survey, CNN.replace("depth=3", "depth=5"))
+
+
+def test_images_of_another_size_than_any_network_looks_at_are_noted(tmp_path: Path, survey: Path) -> None:
+    def notes(text: str) -> list[str]:
+        space = write_space(tmp_path, "mine", text)
+        console = Console(file=io.StringIO(), width=40)
+        make_plan(SearchOptions(spaces=(space.path,), data=survey, runs_dir=tmp_path / "runs"), console)
+        return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+    larger = CNN.replace("learning_rate=lr", "learning_rate=lr, image_px=trial.suggest_categorical('px', [24, 32])")
+    assert notes(larger) == [
+        "note     mine: every configuration enlarges the shards' images, of 16 px, to 24 px or more: if the survey's "
+        "own have more detail, convert it with --px 24 or more"
+    ]
+    assert notes(larger.replace("24", "16")) == []
+    assert notes(CNN) == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "px", "count"),
+    [([32, 64], 128, 0), ([32, 64], 129, 1), ([32, None], 300, 0), ([64], 63, 1), ([64], 64, 0)],
+)
+def test_sizes_that_are_noted(sizes: list[int | None], px: int, count: int) -> None:
+    configs = [TrainConfig(backbone="vgg16", image_px=size) for size in sizes]
+    assert len(notes_on_sizes({"a": configs}, px=px)) == count
+    # As long as one space looks at all of it, nothing is thrown away.
+    whole = TrainConfig(backbone="vgg16")
+    assert len(notes_on_sizes({"a": configs, "b": [whole]}, px=px)) == (count if px < 64 else 0)
 
 
 def test_an_altered_shard_is_found(tmp_path: Path, survey: Path) -> None:

@@ -60,6 +60,12 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+def test_names_in_several_splits_are_in_the_record(bench: Bench) -> None:
+    bench.manifest = replace(bench.manifest, made_by={"options": {"num_repeated_names": 3}})
+    bench.begin()
+    assert bench.record["survey"]["num_repeated_names"] == 3
+
+
 def test_each_call_is_a_session_with_its_own_seconds(bench: Bench) -> None:
     bench.begin().end(elapsed_s=10.0, reason="time budget", exit_code=0, notes=["One.", "Two."])
     assert bench.record["notes"] == ["One.", "Two."]

@@ -1,5 +1,6 @@
 """A survey of drawn shapes that a small network learns in seconds: disks, bars and rings on a noisy sky."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,16 @@ def make_shapes(directory: Path, *, task: Task = CLASSES, sizes: tuple[int, int,
         made_by={"reader": "test"},
     ).write(directory)
     return directory
+
+
+def copy_altered(survey: Path, copy: Path, split: str) -> Path:
+    """Copy a survey, with a single bit of a split's first shard turned over."""
+    shutil.copytree(survey, copy)
+    shard = copy / f"{split}-00000.arrow"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    return copy
 
 
 def shape_votes(kind: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from shapes_survey import make_shapes, small_config
+from shapes_survey import copy_altered, make_shapes, small_config
 
 from galaxy_models.errors import ConfigError
 from galaxy_models.train import main, read_config
@@ -103,6 +103,21 @@ def test_mistakes_end_with_2_and_write_nothing(
     assert captured.err.startswith("error: ")
     assert re.search(message, captured.err)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_altered_shard_is_not_trained_on(split: str, config_file: Path, shapes: Path, tmp_path: Path, capsys) -> None:
+    altered = copy_altered(shapes, tmp_path / "altered", split)
+    assert main(_arguments(config_file, altered, tmp_path / "out")) == 2
+    assert re.search(rf"{split}-00000\.arrow: digest sha256:\w+, manifest says sha256:", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_test_galaxies_are_not_looked_at(config_file: Path, tmp_path: Path, capsys) -> None:
+    survey = make_shapes(tmp_path / "shapes", sizes=(40, 20, 20))
+    altered = copy_altered(survey, tmp_path / "altered", "test")
+    assert main(_arguments(config_file, altered, tmp_path / "out", "--epochs", "1")) == 0
+    assert (tmp_path / "out" / "weights.safetensors").is_file()
 
 
 def _best_configs(path: Path) -> Path:

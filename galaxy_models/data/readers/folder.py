@@ -4,6 +4,7 @@ import argparse
 import filecmp
 from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ class FolderReader(Reader):
                 )
 
     def describe(self) -> dict[str, Any]:
-        """Whether the folders' own split was kept."""
-        return {"kept_split": self._kept}
+        """Whether the folders' own split was kept, and how many file names several of its folders have."""
+        return {"kept_split": self._kept, "num_repeated_names": self._num_repeated_names}
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -93,10 +94,11 @@ class FolderReader(Reader):
                 if absent
                 else "the folders' own train, val and test split is kept"
             )
-        num_repeated = self._count_repeated_names()
-        if num_repeated:
+        if self._num_repeated_names:
             notes.append(
-                f"{num_repeated:,} file names occur in more than one split folder; they are taken as different galaxies"
+                f"{self._num_repeated_names:,} file names occur in more than one split folder; they are taken as "
+                "different galaxies: if each names one galaxy, list them in a table with an id and convert with "
+                "catalog, which puts no id in two splits"
             )
         if self._ignored:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self._ignored.items()))
@@ -148,7 +150,8 @@ class FolderReader(Reader):
             )
         return images
 
-    def _count_repeated_names(self) -> int:
+    @cached_property
+    def _num_repeated_names(self) -> int:
         """File names in several splits with different bytes: the same bytes are found out as duplicates."""
         places: dict[str, dict[str | None, Path]] = {}
         for (split, _), paths in zip(self._groups, self._images, strict=True):

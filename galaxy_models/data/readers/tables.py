@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ _EXACT_FLOAT = {16: 2**11, 32: 2**24, 64: 2**53}
 _ROUNDING = 1e-6
 # How catalogues write that a class is unknown, in lower case.
 _MISSING = frozenset({"nan", "null", "none", "n/a", "na"})
-# Separators besides the comma.
-_SEPARATORS = (";", "\t")
+# The first of those that divide the column names equally often is taken.
+_SEPARATORS = (",", ";", "\t")
+_QUOTED = re.compile(r'"[^"]*"')
 
 
 class Table:
@@ -64,11 +66,12 @@ class Table:
         """A column as text, without blanks around it; whole numbers keep every digit.
 
         Raises:
-            DataError: a value is missing (NaN included), or is a number that was rounded when it was stored.
+            DataError: a value is missing (NaN included), is a number that was rounded when it was stored, or bytes
+                that are not UTF-8.
         """
         import pyarrow as pa
 
-        values = self._data.column(column)
+        values = self._without_bytes(column)
         if pa.types.is_floating(values.type):
             values = self._whole_numbers(column, values)
         texts = [str(value).strip() if value is not None else "" for value in values.to_pylist()]
@@ -107,6 +110,27 @@ class Table:
                     f"{self.name}: rows {rows[object_id]} and {row}: found the id {object_id} twice, expected each "
                     "once: rename or remove one"
                 )
+
+    def _without_bytes(self, column: str) -> Any:
+        """A column; bytes, which is what text of a FITS table becomes, as text without what filled them up."""
+        import pyarrow as pa
+
+        values = self._data.column(column)
+        kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+        if not any(
+            is_kind(kind) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+        ):
+            return values
+        texts: list[str | None] = []
+        for row, value in enumerate(values.to_pylist(), start=1):
+            try:
+                texts.append(None if value is None else value.rstrip(b" \0").decode())
+            except UnicodeDecodeError:
+                raise DataError(
+                    f"{self.name}: row {row}, column {column}: found bytes that are not UTF-8 ({value!r:.40}), "
+                    "expected text: store the column as text"
+                ) from None
+        return pa.chunked_array([texts], pa.string())
 
     def _whole_numbers(self, column: str, values: Any) -> Any:
         import pyarrow as pa
@@ -154,7 +178,7 @@ class Table:
         import numpy as np
         import pyarrow as pa
 
-        values = self._data.column(column)
+        values = self._without_bytes(column)
         try:
             return values.cast(pa.float64()).to_numpy()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -197,7 +221,8 @@ def read_table(path: Path) -> Table:
 def parse_csv(name: str, data: bytes) -> Table:
     """Parse a CSV with a line of column names; every value stays the text it is.
 
-    The separator is the comma, or a semicolon or tab where no comma divides the column names.
+    The separator is the one that divides the column names most often, outside of quotes; in a `.tsv` it is the tab if
+    there is one. Columns without a name and without a value, which spreadsheets leave at the end, are passed over.
 
     Args:
         name: the file's name, for messages.
@@ -214,7 +239,7 @@ def parse_csv(name: str, data: bytes) -> Table:
         raise DataError(f"{name}: found an empty file, expected a line of column names and a row per galaxy")
     try:
         header = data.split(b"\n", 1)[0].decode().strip("\r")
-        separator, columns = _split_header(header)
+        separator, columns = _split_header(name, header)
         table = arrow_csv.read_csv(
             io.BytesIO(data),
             read_options=arrow_csv.ReadOptions(column_names=columns, skip_rows=1),
@@ -223,16 +248,20 @@ def parse_csv(name: str, data: bytes) -> Table:
         )
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name}: found no readable CSV ({_first_line(error)}): correct the file") from None
-    return Table(name, table)
+    kept = [index for index, column in enumerate(columns) if column or not _is_empty(table.column(index))]
+    return Table(name, table.select(kept))
 
 
-def _split_header(header: str) -> tuple[str, list[str]]:
+def _split_header(name: str, header: str) -> tuple[str, list[str]]:
     """The separator and the column names."""
-    for separator in (",", *_SEPARATORS):
-        columns = [column.strip() for column in next(csv.reader([header], delimiter=separator))]
-        if len(columns) > 1:
-            return separator, columns
-    return ",", [header.strip()]
+    bare = _QUOTED.sub("", header)
+    is_tabbed = name.lower().endswith(".tsv") and "\t" in bare
+    separator = "\t" if is_tabbed else max(_SEPARATORS, key=bare.count)
+    return separator, [column.strip() for column in next(csv.reader([header], delimiter=separator))]
+
+
+def _is_empty(column: Any) -> bool:
+    return not any(value.strip() for value in column.unique().to_pylist())
 
 
 def _first_line(error: Exception) -> str:
