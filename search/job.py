@@ -23,7 +23,7 @@ from search.report import write_report
 from search.report.write import FOLDER
 from search.results import FinalRun
 from search.run_dir import create_run_dir
-from search.session import Session
+from search.session import Session, gone_if_refused
 from search.shards import Shards, share_shards
 from search.signals import collected_signals
 from search.storage import Storage
@@ -47,9 +47,12 @@ def run_search(options: SearchOptions) -> int:
         plan = make_plan(options, console)
         run_dir = options.resume or create_run_dir(options, plan)
         if options.resume is None:
+            stack.enter_context(gone_if_refused(run_dir))
             stack.enter_context(RunLock(run_dir))
         mirror = stack.enter_context(mirrored(options.storage, run_dir, lambda line: opening.say(console, [line])))
-        session = Session.begin(run_dir, options, plan, saved=mirror.put if mirror is not None else None)
+        session = stack.enter_context(
+            Session.begin(run_dir, options, plan, saved=mirror.put if mirror is not None else None)
+        )
         # Ray sets a handler of its own for SIGTERM when it starts, so ours come after it.
         remedy = f"go on with --resume {mirror.uri if mirror is not None else run_dir}"
         sizes = stack.enter_context(running_ray(options.address, remedy))

@@ -11,11 +11,11 @@ from two_spaces import FOUR, SPACE, write_space
 from galaxy_models.data.manifest import Manifest, ShardEntry, SplitEntry
 from galaxy_models.task import Task
 from search import run_dir as module
-from search.errors import RunError
+from search.errors import RunError, SearchFault
 from search.options import SearchOptions
 from search.preflight import Plan
 from search.run_dir import RECORD, create_run_dir, load_record, save_record
-from search.session import Session, check_whole
+from search.session import Session, check_whole, gone_if_refused
 
 
 class Bench:
@@ -216,3 +216,63 @@ def test_what_the_report_needs_stays_until_a_session_has_its_own(bench: Bench) -
     save_record(bench.run_dir, {**bench.record, "objective": "nll"})
     bench.go_on()
     assert bench.record["objective"] == "nll"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (RunError("time budget:\n spent"), 2, "did not begin: time budget: spent"),
+        (SearchFault("Ray did not start"), 1, "did not begin: Ray did not start"),
+        (KeyboardInterrupt(), 130, "did not begin: interrupted"),
+        (SystemExit(143), 143, "did not begin: interrupted"),
+    ],
+)
+def test_a_session_that_did_not_begin_leaves_the_record_of_the_one_before(
+    bench: Bench, error: BaseException, code: int, reason: str
+) -> None:
+    bench.begin().end(elapsed_s=10.0, reason="time budget", exit_code=0, notes=["One."])
+    before = bench.record
+    with pytest.raises(type(error), match=str(error) or None), bench.go_on():
+        raise error
+    after = bench.record
+    first, last = after.pop("sessions")
+    assert [first] == before.pop("sessions")
+    assert after == before
+    assert (last["exit_code"], last["reason"], last["elapsed_s"], last["journal_bytes"]) == (code, reason, 0.0, None)
+    assert last["ended"]
+    bench.go_on().end(elapsed_s=25.0, reason="", exit_code=0, notes=[])
+    assert [one["elapsed_s"] for one in bench.record["sessions"]] == [10.0, 0.0, 15.0]
+
+
+def test_a_new_run_that_was_refused_leaves_no_folder_and_is_told_to_nobody(bench: Bench) -> None:
+    told: list[Path] = []
+    bench.run_dir.mkdir()
+    with (
+        pytest.raises(RunError, match="no GPU"),
+        gone_if_refused(bench.run_dir),
+        Session.begin(bench.run_dir, bench.options, bench.plan, saved=told.append),
+    ):
+        raise RunError("no GPU")
+    assert not bench.run_dir.exists()
+    assert told == []
+
+
+def test_a_new_run_that_nobody_refused_stays(bench: Bench) -> None:
+    """One can go on with it when the machine is better."""
+    told: list[Path] = []
+    bench.run_dir.mkdir()
+    with (
+        pytest.raises(SearchFault, match="no Ray"),
+        gone_if_refused(bench.run_dir),
+        Session.begin(bench.run_dir, bench.options, bench.plan, saved=told.append),
+    ):
+        raise SearchFault("no Ray")
+    assert [path.name for path in told] == ["a.py", RECORD]
+    bench.go_on()
+
+
+def test_a_folder_with_trials_is_never_removed(bench: Bench) -> None:
+    bench.begin()
+    with pytest.raises(RunError, match="a bug in a space"), gone_if_refused(bench.run_dir):
+        raise RunError("a bug in a space")
+    assert bench.record["name"] == "run"
