@@ -59,6 +59,7 @@ class Job:
         run_dir: where everything is kept.
         shards: where the survey lies for every machine.
         mirror: the way to the run's storage; None without one.
+        before_s: seconds that earlier sessions searched, as far as they came to their end.
     """
 
     options: SearchOptions
@@ -67,6 +68,7 @@ class Job:
     run_dir: Path
     shards: Shards
     mirror: Mirror | None = None
+    before_s: float = 0.0
 
     @property
     def saved(self) -> Callable[[Path], None]:
@@ -198,7 +200,8 @@ def make_ledger(job: Job, storage: Any, commit: Callable[..., None]) -> Ledger:
             distributions=plan.distributions[name],
         )
         accounts[name] = Account(space, study, sampler, terms)
-    before_s, start = _elapsed_before(accounts), time.monotonic()
+    # Of a session that was killed nobody took down its end: it counts up to its last epoch.
+    before_s, start = max(job.before_s, _last_epoch_s(accounts)), time.monotonic()
     return Ledger(
         accounts,
         limits,
@@ -208,8 +211,8 @@ def make_ledger(job: Job, storage: Any, commit: Callable[..., None]) -> Ledger:
     )
 
 
-def _elapsed_before(accounts: dict[str, Account]) -> float:
-    """Seconds that earlier sessions searched, as of their last epoch."""
+def _last_epoch_s(accounts: dict[str, Account]) -> float:
+    """Seconds that the search had run at its last recorded epoch."""
     return max(
         (
             metrics.get("elapsed_s", 0.0)

@@ -64,7 +64,7 @@ def run_search(options: SearchOptions) -> int:
             places = plan_places(options, num_cpus=num_cpus, num_gpus=num_gpus)
         else:
             places = places_on_cluster(options, lambda line: opening.say(console, [line]), received)
-        job = Job(options, plan, places, run_dir, _shards(options, plan), mirror)
+        job = Job(options, plan, places, run_dir, _shards(options, plan), mirror, session.before_s)
         if options.address is not None:
             opening.say(console, check_nodes(_needs(job)))
         try:

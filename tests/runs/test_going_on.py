@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,18 @@ def test_budgets_count_what_earlier_sessions_spent(story: Story) -> None:
     assert "did not begin: " in out
     assert run(story.folder, str(story.run_dir), module="search.report")[0] == 0
     assert "Workers died." in (story.run_dir / "report" / "report.md").read_text()
+
+
+def test_a_time_budget_counts_what_a_session_searched_after_its_last_epoch(story: Story) -> None:
+    record = story.run_dir / "run.json"
+    kept = record.read_bytes()
+    values = json.loads(kept)
+    values["sessions"][-1]["elapsed_s"] = 4000.0
+    record.write_text(json.dumps(values))
+    code, _, err = story.go_on("--num-trials", "+500", "--time-budget", "1h")
+    record.write_bytes(kept)
+    assert code == 2
+    assert re.search(r"time budget: 40\d\d of 3600 s are spent", err), err
 
 
 def test_a_new_run_that_the_machine_is_too_small_for_leaves_its_name_free(story: Story, tmp_path: Path) -> None:

@@ -56,6 +56,20 @@ def test_the_clock_goes_on_from_the_last_epoch_of_the_session_before(job: Job) -
         assert spent_before(job.options, ledger) == ""
 
 
+def test_what_a_session_searched_after_its_last_epoch_counts_once_it_has_ended(job: Job) -> None:
+    with opened_ledger(job) as ledger:
+        ledger.start("0")
+        ledger.elapsed_s = lambda: 1000.0
+        ledger.report("0", epoch(1, 0.5))
+    with opened_ledger(replace(job, before_s=3900.0)) as ledger:
+        assert 3900.0 <= ledger.elapsed_s() < 3910.0
+        bounded = change(job, time_budget_s=3600.0)
+        assert spent_before(bounded.options, ledger).endswith(" of 3600 s")
+    # A later session that was killed went further.
+    with opened_ledger(replace(job, before_s=500.0)) as ledger:
+        assert 1000.0 <= ledger.elapsed_s() < 1010.0
+
+
 @pytest.mark.parametrize(
     ("options", "words", "option"),
     [
