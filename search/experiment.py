@@ -20,6 +20,7 @@ from search.cluster import confirm_ray
 from search.convergence import make_test
 from search.entry import epoch_metrics
 from search.errors import RunError
+from search.files import state_path
 from search.journal import JOURNAL, RunJournal
 from search.ledger import Ledger, Limits
 from search.live import LiveFile
@@ -140,16 +141,29 @@ def opened_ledger(job: Job, *, wait: Callable[[OSError], None] | None = None) ->
         wait: see `RunJournal`.
 
     Raises:
-        RunError: the journal is damaged.
+        RunError: the journal is damaged, or a trial that goes on has no state.
     """
     mirrored = {"on_write": job.mirror.committed} if job.mirror is not None else {}
     journal = RunJournal(job.run_dir / JOURNAL, wait=wait, **mirrored)
     try:
         ledger = make_ledger(job, _read(journal, job.run_dir / JOURNAL), journal.commit)
+        if job.mirror is None:
+            _check_states(job.run_dir, ledger)
         journal.commit(durable=True)
         yield ledger
     finally:
         journal.close()
+
+
+def _check_states(run_dir: Path, ledger: Ledger) -> None:
+    """Check that trials need not begin again: a worker leaves a state before it tells of an epoch."""
+    for entry in (one for account in ledger.accounts.values() for one in account.unfinished):
+        path = state_path(run_dir, entry.space, entry.number)
+        if entry.epochs and not path.is_file():
+            raise RunError(
+                f"{path}: no such file, expected the state of a trial that goes on after epoch {entry.epochs}: copy "
+                "the run's folder again, whole"
+            )
 
 
 def _read(journal: RunJournal, path: Path) -> JournalStorage:

@@ -13,7 +13,7 @@ from rich.console import Console
 from galaxy_models.cli import EXIT_INTERRUPTED
 from galaxy_models.errors import GalaxyError
 from search.errors import RunError
-from search.journal import JOURNAL
+from search.journal import JOURNAL, RunJournal, check_size
 from search.options import SearchOptions
 from search.preflight import Plan
 from search.run_dir import SCHEMA_VERSION, describe_search, differences, keep_spaces, load_record, save_record
@@ -86,6 +86,9 @@ class Session:
             # New bounds are kept by `describe`, once it is known that the search can go on with them.
             sessions, kept = record["sessions"], record["options"]
             check_whole(run_dir, sessions)
+            # In a storage the journal arrives behind the rest; trials tell from their states what it lacks.
+            if kept.get("storage") is None:
+                check_size(run_dir / JOURNAL)
             found = differences(run_dir, record, now, plan)
             if found and not options.accept_changes:
                 raise RunError(
@@ -104,7 +107,7 @@ class Session:
         record |= {"command": sessions[0]["command"], "options": kept}
         if fresh:
             # Before the record: a record without a journal is of a folder that was copied by halves.
-            (run_dir / JOURNAL).touch()
+            RunJournal(run_dir / JOURNAL).close()
         session = cls(run_dir, record, saved or (lambda path: None))
         session._untold = keep_spaces(run_dir, plan)
         session._save(tell=not fresh)

@@ -1,12 +1,14 @@
 """What a run may go on with, and what each call leaves in its record."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from two_spaces import FOUR, SPACE, write_space
+from two_spaces import FOUR, SPACE, epoch, make_ledger, write_space
 
 from galaxy_models.data.manifest import Manifest, ShardEntry, SplitEntry
 from galaxy_models.task import Task
@@ -37,8 +39,9 @@ class Bench:
 
     def begin(self, **options: Any) -> Session:
         self.run_dir.mkdir()
+        session = Session.begin(self.run_dir, replace(self.options, **options), self.plan)
         (self.run_dir / "study.journal").write_bytes(b"12345678")
-        return Session.begin(self.run_dir, replace(self.options, **options), self.plan)
+        return session
 
     def go_on(self, *, accept: bool = False) -> Session:
         options = replace(self.options, resume=self.run_dir, accept_changes=accept, command="second")
@@ -170,6 +173,42 @@ def test_a_journal_that_was_copied_by_halves_is_refused(bench: Bench) -> None:
     journal.unlink()
     with pytest.raises(RunError, match=r"no study\.journal in it, expected that of the run"):
         bench.go_on()
+
+
+def copy(bench: Bench, size: int | None = None) -> None:
+    """Let the run's folder be a copy, of which the journal has only so many bytes."""
+    shutil.copytree(bench.run_dir, bench.folder / "copy")
+    shutil.rmtree(bench.run_dir)
+    (bench.folder / "copy").rename(bench.run_dir)
+    if size is not None:
+        os.truncate(bench.run_dir / "study.journal", size)
+
+
+def test_a_killed_run_that_was_copied_by_halves_is_refused(bench: Bench) -> None:
+    bench.run_dir.mkdir()
+    Session.begin(bench.run_dir, bench.options, bench.plan)
+    ledger = make_ledger(bench.run_dir, names="a")
+    ledger.start("0")
+    ledger.report("0", epoch(1, 0.5))
+    size = (bench.run_dir / "study.journal").stat().st_size
+    copy(bench)
+    bench.go_on()
+    for less in (size - 1, size // 2, 0):
+        copy(bench, less)
+        with pytest.raises(RunError, match=rf"study\.journal: {less:,} bytes, expected at least {size:,}: copy the "):
+            bench.go_on()
+    # Whether it was all can be told only by what says so.
+    for spoil in (lambda path: os.truncate(path, 30), Path.unlink):
+        copy(bench, size)
+        spoil(bench.run_dir / "study.size")
+        with pytest.raises(RunError, match=r"study\.size: .*, expected the size of study\.journal: copy the run's"):
+            bench.go_on()
+
+
+def test_what_a_storage_has_not_of_a_journal_is_not_missed(bench: Bench) -> None:
+    bench.begin(storage="s3://bucket/runs")
+    (bench.run_dir / "study.size").unlink()
+    bench.go_on()
 
 
 def test_the_longest_journal_that_was_known_counts(tmp_path: Path) -> None:
