@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import psutil
 
@@ -41,7 +43,7 @@ _HEAD_PATIENCE_S = 60.0
 
 @contextlib.contextmanager
 def running_ray(address: str | None, remedy: str) -> Iterator[list[tuple[int, int]]]:
-    """Start a Ray, or join the one at an address, and leave it with the block.
+    """Start a Ray, or join the one at an address, and leave it with the block, which SIGTERM ends with code 143.
 
     Args:
         address: `auto` or a cluster's `host:port`; None = a Ray of its own.
@@ -50,8 +52,27 @@ def running_ray(address: str | None, remedy: str) -> Iterator[list[tuple[int, in
     Yields:
         Processors and GPUs of each machine.
     """
-    with local_ray(remedy) if address is None else joined_ray(address, remedy) as sizes:
+    with ended_by_sigterm(), local_ray(remedy) if address is None else joined_ray(address, remedy) as sizes:
         yield sizes
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, but with code 143, also while Ray starts or ends in it."""
+
+    def leave(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    except SystemExit as error:
+        # Ray puts a handler of its own in place of ours, which exits with the signal's bare number.
+        if error.code == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextlib.contextmanager
@@ -114,8 +135,12 @@ def local_ray(remedy: str) -> Iterator[list[tuple[int, int]]]:
             logging_level=logging.ERROR,
             object_store_memory=_OBJECT_STORE_BYTES,
         )
-    except Exception as error:  # all that Ray raises when it comes up too slowly
+    except BaseException as error:
+        # Ray's processes end with this one after a signal, too, which the watch must not take for their death.
         over.set()
+        if not isinstance(error, Exception):
+            raise
+        # All that Ray raises when it comes up too slowly.
         words = " ".join(str(error).split())
         raise SearchFault(
             f"Ray did not start ({words:.200}), expected it to: {remedy} when there is less to do"

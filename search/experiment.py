@@ -20,6 +20,7 @@ from search.cluster import confirm_ray
 from search.convergence import make_test
 from search.entry import epoch_metrics
 from search.errors import RunError
+from search.files import state_path
 from search.journal import JOURNAL, RunJournal
 from search.ledger import Ledger, Limits
 from search.live import LiveFile
@@ -60,6 +61,7 @@ class Job:
         run_dir: where everything is kept.
         shards: where the survey lies for every machine.
         mirror: the way to the run's storage; None without one.
+        before_s: seconds that earlier sessions searched, as far as they came to their end.
     """
 
     options: SearchOptions
@@ -68,6 +70,7 @@ class Job:
     run_dir: Path
     shards: Shards
     mirror: Mirror | None = None
+    before_s: float = 0.0
 
     @property
     def saved(self) -> Callable[[Path], None]:
@@ -139,16 +142,29 @@ def opened_ledger(job: Job, *, wait: Callable[[OSError], None] | None = None) ->
         wait: see `RunJournal`.
 
     Raises:
-        RunError: the journal is damaged.
+        RunError: the journal is damaged, or a trial that goes on has no state.
     """
     mirrored = {"on_write": job.mirror.committed} if job.mirror is not None else {}
     journal = RunJournal(job.run_dir / JOURNAL, wait=wait, **mirrored)
     try:
         ledger = make_ledger(job, _read(journal, job.run_dir / JOURNAL), journal.commit)
+        if job.mirror is None:
+            _check_states(job.run_dir, ledger)
         journal.commit(durable=True)
         yield ledger
     finally:
         journal.close()
+
+
+def _check_states(run_dir: Path, ledger: Ledger) -> None:
+    """Check that trials need not begin again: a worker leaves a state before it tells of an epoch."""
+    for entry in (one for account in ledger.accounts.values() for one in account.unfinished):
+        path = state_path(run_dir, entry.space, entry.number)
+        if entry.epochs and not path.is_file():
+            raise RunError(
+                f"{path}: no such file, expected the state of a trial that goes on after epoch {entry.epochs}: copy "
+                "the run's folder again, whole"
+            )
 
 
 def _read(journal: RunJournal, path: Path) -> JournalStorage:
@@ -200,7 +216,8 @@ def make_ledger(job: Job, storage: Any, commit: Callable[..., None]) -> Ledger:
             distributions=plan.distributions[name],
         )
         accounts[name] = Account(space, study, sampler, terms)
-    before_s, start = _elapsed_before(accounts), time.monotonic()
+    # Of a session that was killed nobody took down its end: it counts up to its last epoch.
+    before_s, start = max(job.before_s, _last_epoch_s(accounts)), time.monotonic()
     return Ledger(
         accounts,
         limits,
@@ -210,8 +227,8 @@ def make_ledger(job: Job, storage: Any, commit: Callable[..., None]) -> Ledger:
     )
 
 
-def _elapsed_before(accounts: dict[str, Account]) -> float:
-    """Seconds that earlier sessions searched, as of their last epoch."""
+def _last_epoch_s(accounts: dict[str, Account]) -> float:
+    """Seconds that the search had run at its last recorded epoch."""
     return max(
         (
             metrics.get("elapsed_s", 0.0)

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
+from galaxy_models.errors import GalaxyError
 from search import opening
-from search.cluster import running_ray
+from search.cluster import ended_by_sigterm, running_ray
 from search.errors import RunError, SearchFault
 from search.experiment import TENSORBOARD, Ended, Job, more_of, opened_ledger, run_experiment, spent_before, waiter
 from search.final import best_configs, plan_finals, retrain_finalists
@@ -23,7 +25,7 @@ from search.report import write_report
 from search.report.write import FOLDER
 from search.results import FinalRun
 from search.run_dir import create_run_dir
-from search.session import Session
+from search.session import Session, gone_if_refused
 from search.shards import Shards, share_shards
 from search.signals import collected_signals
 from search.storage import Storage
@@ -41,15 +43,18 @@ def run_search(options: SearchOptions) -> int:
         SearchFault: no trial ended with a value, or a space or a final evaluation failed; the report is written first.
     """
     console = Console()
-    with ExitStack() as stack:
+    with ended_by_sigterm(), ExitStack() as stack:
         if options.resume is not None:
             stack.enter_context(RunLock(options.resume))
         plan = make_plan(options, console)
         run_dir = options.resume or create_run_dir(options, plan)
         if options.resume is None:
+            stack.enter_context(gone_if_refused(run_dir))
             stack.enter_context(RunLock(run_dir))
         mirror = stack.enter_context(mirrored(options.storage, run_dir, lambda line: opening.say(console, [line])))
-        session = Session.begin(run_dir, options, plan, saved=mirror.put if mirror is not None else None)
+        session = stack.enter_context(
+            Session.begin(run_dir, options, plan, saved=mirror.put if mirror is not None else None)
+        )
         # Ray sets a handler of its own for SIGTERM when it starts, so ours come after it.
         remedy = f"go on with --resume {mirror.uri if mirror is not None else run_dir}"
         sizes = stack.enter_context(running_ray(options.address, remedy))
@@ -59,7 +64,7 @@ def run_search(options: SearchOptions) -> int:
             places = plan_places(options, num_cpus=num_cpus, num_gpus=num_gpus)
         else:
             places = places_on_cluster(options, lambda line: opening.say(console, [line]), received)
-        job = Job(options, plan, places, run_dir, _shards(options, plan), mirror)
+        job = Job(options, plan, places, run_dir, _shards(options, plan), mirror, session.before_s)
         if options.address is not None:
             opening.say(console, check_nodes(_needs(job)))
         try:
@@ -109,20 +114,39 @@ def _run(job: Job, session: Session, console: Console, received: Sequence[int]) 
         if received and not ended.cut_short:
             ended = replace(ended, cut_short="interrupted in the final evaluation")
         notes = _notes(ended, finals)
-        code = 128 + received[0] if received else 0
-        session.end(elapsed_s=ended.elapsed_s, reason=ended.cut_short, exit_code=code, notes=notes)
+        fault = ended.fault or (None if received else _without_result(job, ended, finals, notes))
+        code = _exit_code(fault, received)
+        end = partial(session.end, elapsed_s=ended.elapsed_s, reason=ended.cut_short, notes=notes)
+        end(exit_code=code)
     page = write_report(job.run_dir)
     if finals:
         write_boards(job.run_dir)
     opening.say(console, [*opening.closing(job, ended, finals), f"report: {page}"])
-    if ended.fault is not None:
-        raise ended.fault
+    # A signal may have come while the report was written.
+    if (late := _exit_code(fault, received)) != code:
+        end(exit_code=(code := late))
+    if isinstance(fault, GalaxyError):
+        fault.exit_code = code
+    if fault is not None:
+        raise fault
+    return code
+
+
+def _without_result(job: Job, ended: Ended, finals: list[FinalRun], notes: list[str]) -> SearchFault | None:
+    """What to tell of a search that came to its end without all that was asked for."""
+    if finals and not ended.ledger.given_up and not any(one.failure for one in finals):
+        return None
+    nothing = () if finals else ("No trial ended with a value: give it more time, or see the report.",)
+    return SearchFault(f"{job.run_dir}: {' '.join((*nothing, *notes))}")
+
+
+def _exit_code(fault: Exception | None, received: Sequence[int]) -> int:
+    """The process's code in the end: a signal's comes before a fault's, but not before that of a bug's traceback."""
+    if fault is not None and not isinstance(fault, GalaxyError):
+        return 1
     if received:
-        return code
-    if ended.ledger.given_up or not any(not one.failure for one in finals) or any(one.failure for one in finals):
-        nothing = () if finals else ("No trial ended with a value: give it more time, or see the report.",)
-        raise SearchFault(f"{job.run_dir}: {' '.join((*nothing, *notes))}")
-    return 0
+        return 128 + received[0]
+    return fault.exit_code if fault is not None else 0
 
 
 def _final_jobs(job: Job, ledger: Ledger) -> list[FinalJob]:

@@ -3,8 +3,12 @@
 Optuna appends and syncs every single fact. Here all facts of one event (a trial's start with its parameters, an epoch
 with its decision) are appended in one write. Its last line ends with a blank before the line break, which JSON does
 not mind: what follows the last such line is an event that was cut short, and is dropped when the run goes on.
+
+Beside it lies a small file that says how much was written, without which a journal of which a copy has only the
+beginning could not be told from that of a search that was killed.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -22,6 +26,7 @@ END_OF_EVENT = b" \n"
 # A power cut may take this much of the latest events with it; a killed process takes none.
 SYNC_INTERVAL_S = 1.0
 _REMEDY = "copy the run's folder again, whole"
+_SIZE = ".size"
 
 
 class RunJournal(BaseJournalBackend):
@@ -52,8 +57,13 @@ class RunJournal(BaseJournalBackend):
         size = whole_bytes(path) if path.exists() else 0
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.ftruncate(self._file, size)
-        self._size = size
+        self._size = self._synced = size
         self._synced_at = time.monotonic()
+        self._inode = os.fstat(self._file).st_ino
+        self._noted = os.open(size_path(path), os.O_WRONLY | os.O_CREAT, 0o644)
+        if os.fstat(self._noted).st_size == 0:
+            self._note_size()
+            os.fsync(self._noted)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Take facts up; they are written by the next `commit`."""
@@ -86,7 +96,15 @@ class RunJournal(BaseJournalBackend):
             self._events = []
         if durable or time.monotonic() - self._synced_at > SYNC_INTERVAL_S:
             os.fsync(self._file)
-            self._synced_at = time.monotonic()
+            self._synced, self._synced_at = self._size, time.monotonic()
+            self._note_size()
+
+    def _note_size(self) -> None:
+        """Take down how long the journal is, in one write, and which file it is."""
+        words = f"{self._size:020d} {self._synced:020d} {self._inode:020d}\n"
+        # A size that stays smaller than the true one refuses nothing.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._noted, words.encode(), 0)
 
     def _write(self, data: bytes) -> None:
         while True:
@@ -102,6 +120,7 @@ class RunJournal(BaseJournalBackend):
                 self._wait(error)
             else:
                 self._size += len(data)
+                self._note_size()
                 self._on_write(self._size)
                 return
 
@@ -109,6 +128,7 @@ class RunJournal(BaseJournalBackend):
         """Bring everything to the disk and let go of the file."""
         self.commit(durable=True)
         os.close(self._file)
+        os.close(self._noted)
 
 
 class _NoLock(BaseJournalFileLock):
@@ -152,6 +172,29 @@ def whole_bytes(path: Path) -> int:
     if size == 0:
         return 0
     raise RunError(f"{path}: not one whole event in {size:,} bytes, expected a run's journal: {_REMEDY}")
+
+
+def size_path(path: Path) -> Path:
+    """Where it is taken down how long a journal is."""
+    return path.with_suffix(_SIZE)
+
+
+def check_size(path: Path) -> None:
+    """Check that a journal is all there: of one that was copied all that was written, else all that was synced.
+
+    What a power cut takes of the latest events is no fault of the folder's, so it is not missed where it happened.
+
+    Raises:
+        RunError: it is shorter, or it was not taken down how long it is.
+    """
+    noted, found = size_path(path), path.stat()
+    try:
+        written, synced, inode = map(int, noted.read_text(encoding="ascii").split())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{noted}: {error!r}, expected the size of {path.name}: {_REMEDY}") from None
+    known = synced if found.st_ino == inode else written
+    if found.st_size < known:
+        raise RunError(f"{path}: {found.st_size:,} bytes, expected at least {known:,}: {_REMEDY}")
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:

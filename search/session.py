@@ -1,14 +1,19 @@
 """One call of the command line that works on a run: what it may go on with, and what it leaves in the record."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from galaxy_models.cli import EXIT_INTERRUPTED
+from galaxy_models.errors import GalaxyError
 from search.errors import RunError
-from search.journal import JOURNAL
+from search.journal import JOURNAL, RunJournal, check_size
 from search.options import SearchOptions
 from search.preflight import Plan
 from search.run_dir import SCHEMA_VERSION, describe_search, differences, keep_spaces, load_record, save_record
@@ -19,20 +24,44 @@ if TYPE_CHECKING:
     from search.experiment import Job
 
 
+@contextlib.contextmanager
+def gone_if_refused(run_dir: Path) -> Iterator[None]:
+    """Remove a new run's folder if the block ends with a mistake that the user can mend before anything was searched.
+
+    The name is then free for the next try, and nobody goes on with options that cannot be.
+    """
+    try:
+        yield
+    except GalaxyError as error:
+        journal = run_dir / JOURNAL
+        if _is_refusal(error) and not (journal.is_file() and journal.stat().st_size):
+            shutil.rmtree(run_dir)
+        raise
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    return isinstance(error, GalaxyError) and error.exit_code == GalaxyError.exit_code
+
+
 class Session:
-    """The run's record, while this call works on it.
+    """The run's record, while this call works on it. As a `with` block it ends in the record if it did not begin.
 
     Args:
         run_dir: the run's folder, whose lock is held.
         record: what it holds.
-        saved: told of each file that was written.
+        saved: told of each file that was written, of a new run once it is described.
+
+    Attributes:
+        before_s: seconds that earlier sessions searched, as far as they came to their end.
     """
 
     def __init__(self, run_dir: Path, record: dict[str, Any], saved: Callable[[Path], None]) -> None:
         self._run_dir = run_dir
         self._saved = saved
         self._record = record
-        self._before_s = sum(one["elapsed_s"] or 0.0 for one in record["sessions"][:-1])
+        self._untold: list[Path] = []
+        self._described = False
+        self.before_s: float = sum(one["elapsed_s"] or 0.0 for one in record["sessions"][:-1])
 
     @classmethod
     def begin(
@@ -57,6 +86,9 @@ class Session:
             # New bounds are kept by `describe`, once it is known that the search can go on with them.
             sessions, kept = record["sessions"], record["options"]
             check_whole(run_dir, sessions)
+            # In a storage the journal arrives behind the rest; trials tell from their states what it lacks.
+            if kept.get("storage") is None:
+                check_size(run_dir / JOURNAL)
             found = differences(run_dir, record, now, plan)
             if found and not options.accept_changes:
                 raise RunError(
@@ -72,16 +104,32 @@ class Session:
         )  # fmt: skip
         # What `describe` adds stays that of the session before until this one gets as far.
         record |= {"schema_version": SCHEMA_VERSION, "name": run_dir.resolve().name, **now, "sessions": sessions}
-        record |= {"command": sessions[0]["command"], "options": kept, "notes": []}
+        record |= {"command": sessions[0]["command"], "options": kept}
         if fresh:
             # Before the record: a record without a journal is of a folder that was copied by halves.
-            (run_dir / JOURNAL).touch()
-        saved = saved or (lambda path: None)
-        for path in keep_spaces(run_dir, plan):
-            saved(path)
-        session = cls(run_dir, record, saved)
-        session._save()
+            RunJournal(run_dir / JOURNAL).close()
+        session = cls(run_dir, record, saved or (lambda path: None))
+        session._untold = keep_spaces(run_dir, plan)
+        session._save(tell=not fresh)
         return session
+
+    def __enter__(self) -> "Session":
+        """Work on the run."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take down why the session ended before it was described; the rest of the record is as it was."""
+        if error is None or self._described:
+            return
+        code, words = _end_by(error)
+        self._record["sessions"][-1] |= {
+            "ended": _now(), "elapsed_s": 0.0, "reason": f"did not begin: {words:.300}", "exit_code": code,
+        }  # fmt: skip
+        # On a full disk the session stays open, as one that was killed.
+        with contextlib.suppress(OSError):
+            self._save(tell=not (_is_refusal(error) and len(self._record["sessions"]) == 1))
 
     def describe(self, job: "Job", *, baseline_rmse: float | None) -> None:
         """Add what the report needs to know of the search.
@@ -91,7 +139,9 @@ class Session:
             baseline_rmse: see `RunInfo`.
         """
         options, plan = job.options, job.plan
+        self._described = True
         self._record |= {
+            "notes": [],
             "options": options.to_json(),
             "data": str(plan.data),
             "objective": plan.metric,
@@ -124,14 +174,18 @@ class Session:
         """
         size = (self._run_dir / JOURNAL).stat().st_size
         self._record["sessions"][-1] |= {
-            "ended": _now(), "elapsed_s": max(0.0, elapsed_s - self._before_s), "reason": reason,
+            "ended": _now(), "elapsed_s": max(0.0, elapsed_s - self.before_s), "reason": reason,
             "exit_code": exit_code, "journal_bytes": size,
         }  # fmt: skip
         self._record["notes"] = list(notes)
         self._save()
 
-    def _save(self) -> None:
-        self._saved(save_record(self._run_dir, self._record))
+    def _save(self, *, tell: bool = True) -> None:
+        self._untold.append(save_record(self._run_dir, self._record))
+        if tell:
+            for path in dict.fromkeys(self._untold):
+                self._saved(path)
+            self._untold = []
 
 
 def check_whole(run_dir: Path, sessions: Sequence[dict[str, Any]]) -> None:
@@ -166,6 +220,15 @@ def check_acceptable(run_dir: Path, record: Mapping[str, Any], now: Mapping[str,
     for name, study in load_studies(run_dir).items():
         if name in plan.spaces:
             check_compatible(study, plan.spaces[name], plan.distributions[name])
+
+
+def _end_by(error: BaseException) -> tuple[int, str]:
+    """The process's code after an error that nobody catches, and the error in words."""
+    if isinstance(error, SystemExit):
+        return int(error.code or 0), "interrupted"
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED, "interrupted"
+    return error.exit_code if isinstance(error, GalaxyError) else 1, " ".join(str(error).split())
 
 
 def _now() -> str:

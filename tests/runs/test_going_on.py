@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,43 @@ def test_a_search_that_is_done_has_nothing_to_do(story: Story) -> None:
 
 
 def test_budgets_count_what_earlier_sessions_spent(story: Story) -> None:
-    spent = story.num_epochs()
+    spent, record = story.num_epochs(), story.run_dir / "run.json"
+    before = {**json.loads(record.read_text()), "notes": ["Workers died."]}
+    record.write_text(json.dumps(before))
     code, _, err = story.go_on("--num-trials", "+500", "--epoch-budget", str(spent))
     assert code == 2
     assert f"epoch budget: {spent} of {spent} epochs" in err
-    # Refused: the run is still one of 7 trials, and its report can still be written.
+    # Refused: the run is still one of 7 trials, and its report can still be written, with all that it had to say.
     assert story.options()["num_trials"] == 7
+    after = json.loads(record.read_text())
+    assert after["sessions"].pop()["exit_code"] == 2
+    assert after == before
+    _, out, _ = run(story.folder, str(story.run_dir), module="search.status")
+    assert "state    ended " in out
+    assert "did not begin: " in out
     assert run(story.folder, str(story.run_dir), module="search.report")[0] == 0
+    assert "Workers died." in (story.run_dir / "report" / "report.md").read_text()
+
+
+def test_a_time_budget_counts_what_a_session_searched_after_its_last_epoch(story: Story) -> None:
+    record = story.run_dir / "run.json"
+    kept = record.read_bytes()
+    values = json.loads(kept)
+    values["sessions"][-1]["elapsed_s"] = 4000.0
+    record.write_text(json.dumps(values))
+    code, _, err = story.go_on("--num-trials", "+500", "--time-budget", "1h")
+    record.write_bytes(kept)
+    assert code == 2
+    assert re.search(r"time budget: 40\d\d of 3600 s are spent", err), err
+
+
+def test_a_new_run_that_the_machine_is_too_small_for_leaves_its_name_free(story: Story, tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(SPACE)
+    words = ("--space", "one.py", "--data", str(story.survey), "--name", "large", "--cpus-per-trial", "99999")
+    code, _, err = run(tmp_path, *words)
+    assert code == 2
+    assert "--cpus-per-trial: got 99999, expected at most" in err
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_the_folder_moved_and_the_space_files_gone(story: Story, tmp_path: Path) -> None:

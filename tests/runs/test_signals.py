@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: the first ends a search in order, the second at once; no process of ours is left."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -8,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from blobs import SPACE, descendants, run, start
 from optuna.trial import TrialState
 
@@ -116,3 +118,67 @@ def test_a_second_signal_leaves_at_once(survey: Path, tmp_path: Path) -> None:
     assert status(tmp_path)["state"] == "dead"
     # What was recorded is there.
     assert any(one.intermediate_values for one in load_studies(tmp_path / "runs" / "cut")["one"].get_trials())
+
+
+def wait_for_ray(process: "subprocess.Popen[str]") -> set[int]:
+    """Until Ray's first process is there; all processes that were started till then."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        ours = descendants(process.pid)
+        if any("gcs_server" in command_line(pid) for pid in ours):
+            return ours
+        time.sleep(0.01)
+    raise AssertionError(process.communicate())
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@pytest.mark.parametrize(("number", "delay_s"), [(signal.SIGTERM, 0.0), (signal.SIGINT, 0.7)])
+def test_a_signal_while_ray_starts_leaves_no_process_and_a_run_to_go_on_with(
+    survey: Path, tmp_path: Path, number: signal.Signals, delay_s: float
+) -> None:
+    (tmp_path / "one.py").write_text(SPACE)
+    process = start(tmp_path, "--space", "one.py", "--data", str(survey), "--name", "cut")
+    wait_for_ray(process)
+    time.sleep(delay_s)
+    ours = descendants(process.pid)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert wait_until_gone(ours, 10) == set()
+    assert "died" not in err
+    after = status(tmp_path)
+    assert (after["state"], after["exit_code"]) == ("ended", 128 + number)
+
+
+# In the driver: it ends itself while it writes the report.
+ENDS_IN_REPORT = """
+import os
+import signal
+import sys
+if "search.run" in sys.orig_argv:
+    import search.job as job
+    write_report = job.write_report
+    def interrupted(run_dir):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write_report(run_dir)
+    job.write_report = interrupted
+"""
+
+
+def test_sigterm_while_the_report_is_written_gives_its_code_and_hides_no_fault(survey: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(ENDS_IN_REPORT)
+    (tmp_path / "one.py").write_text(SPACE.replace("trial.number == 5", "True"))
+    words = ("--space", "one.py", "--data", str(survey), "--name", "cut", "--num-trials", "1")
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    code, out, err = run(tmp_path, *words, PYTHONPATH=path)
+    assert code == 143, err
+    assert "report: " in out
+    assert "error: runs/cut: No trial ended with a value" in err
+    after = status(tmp_path)
+    assert (after["state"], after["exit_code"]) == ("ended", 143)

@@ -9,6 +9,7 @@ from two_spaces import epoch, write_space
 
 from search.errors import RunError
 from search.experiment import Job, more_of, opened_ledger, spent_before
+from search.files import state_path
 from search.options import Places, SearchOptions
 from search.preflight import Plan
 from search.shards import Shards
@@ -25,6 +26,14 @@ def job(tmp_path: Path) -> Job:
     )  # type: ignore[arg-type]  # fmt: skip
     options = SearchOptions(spaces=(space.path,), num_trials=5, max_epochs=3, precision="float32", resume=tmp_path)
     return Job(options, plan, Places(1, 0.5, 1), tmp_path, Shards(str(tmp_path), "sha256:0"))
+
+
+def leave_state(job: Job) -> Path:
+    """What a worker leaves of the first trial before it tells of an epoch."""
+    path = state_path(job.run_dir, "a", 0)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    return path
 
 
 def change(job: Job, **options: Any) -> Job:
@@ -51,10 +60,26 @@ def test_the_clock_goes_on_from_the_last_epoch_of_the_session_before(job: Job) -
         ledger.start("0")
         ledger.elapsed_s = lambda: 1000.0
         ledger.report("0", epoch(1, 0.5))
+    leave_state(job)
     with opened_ledger(job) as ledger:
         assert 1000.0 <= ledger.elapsed_s() < 1010.0
         assert spent_before(change(job, time_budget_s=1500.0).options, ledger) == ""
         assert spent_before(job.options, ledger) == ""
+
+
+def test_what_a_session_searched_after_its_last_epoch_counts_once_it_has_ended(job: Job) -> None:
+    with opened_ledger(job) as ledger:
+        ledger.start("0")
+        ledger.elapsed_s = lambda: 1000.0
+        ledger.report("0", epoch(1, 0.5))
+    leave_state(job)
+    with opened_ledger(replace(job, before_s=3900.0)) as ledger:
+        assert 3900.0 <= ledger.elapsed_s() < 3910.0
+        bounded = change(job, time_budget_s=3600.0)
+        assert spent_before(bounded.options, ledger).endswith(" of 3600 s")
+    # A later session that was killed went further.
+    with opened_ledger(replace(job, before_s=500.0)) as ledger:
+        assert 1000.0 <= ledger.elapsed_s() < 1010.0
 
 
 @pytest.mark.parametrize(
@@ -73,10 +98,35 @@ def test_a_budget_that_earlier_sessions_spent_is_known_with_the_option_that_rais
         ledger.elapsed_s = lambda: 1000.0
         for number in (1, 2):
             ledger.report("0", epoch(number, 0.5))
+    leave_state(job)
     bounded = change(job, **options)
     with opened_ledger(bounded) as ledger:
         assert spent_before(bounded.options, ledger) == words
     assert more_of(words) == option
+
+
+def test_a_trial_that_goes_on_without_its_state_is_of_a_folder_that_was_copied_by_halves(job: Job) -> None:
+    with opened_ledger(job) as ledger:
+        ledger.start("0")
+    # It was killed in its first epoch.
+    with opened_ledger(job) as ledger:
+        ledger.start("0")
+        ledger.report("0", epoch(1, 0.5))
+    path = leave_state(job)
+    path.unlink()
+    message = r"trial-00000\.pt: no such file, expected the state of a trial that goes on after epoch 1: copy the run's"
+    with pytest.raises(RunError, match=message), opened_ledger(job):
+        pytest.fail("it was let in")
+    # Of a run in a storage it is there.
+    with opened_ledger(replace(job, mirror=FakeMirror())) as ledger:  # type: ignore[arg-type]
+        assert [one.epochs for one in ledger.accounts["a"].unfinished] == [1]
+
+
+class FakeMirror:
+    """Takes what there is."""
+
+    def committed(self, size: int) -> None:
+        """See `Mirror`."""
 
 
 def test_a_journal_that_makes_no_sense_is_refused_in_a_line(job: Job) -> None:

@@ -13,7 +13,7 @@ from two_spaces import epoch, make_ledger
 
 from search import journal as module
 from search.errors import RunError
-from search.journal import RunJournal, read_journal, whole_bytes
+from search.journal import RunJournal, check_size, read_journal, whole_bytes
 from search.study import load_studies
 
 
@@ -198,6 +198,67 @@ def test_a_damaged_journal_is_refused_with_the_place(tmp_path: Path, data: bytes
     (tmp_path / "j").write_bytes(data)
     with pytest.raises(RunError, match=message):
         list(RunJournal(tmp_path / "j").read_logs(0))
+
+
+def test_where_it_was_written_a_journal_may_lack_what_a_power_cut_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "study.journal"
+    monkeypatch.setattr(module.time, "monotonic", lambda: 0.0)
+    journal = RunJournal(path)
+    journal.append_logs(FIRST)
+    journal.commit(durable=True)
+    synced = path.stat().st_size
+    journal.append_logs(LAST)
+    journal.commit()
+    written = path.stat().st_size
+    whole = path.read_bytes()
+    check_size(path)
+    os.truncate(path, synced)
+    check_size(path)
+    # Another file, so a copy.
+    (tmp_path / "copy").write_bytes(whole[:synced])
+    (tmp_path / "copy").rename(path)
+    with pytest.raises(RunError, match=rf"study\.journal: {synced} bytes, expected at least {written}: copy the run's"):
+        check_size(path)
+    path.write_bytes(whole)
+    check_size(path)
+    # Once a search goes on with it, it is no copy any more.
+    RunJournal(path).close()
+    os.truncate(path, written - 1)
+    with pytest.raises(RunError, match=f"{written - 1} bytes, expected at least {written}"):
+        check_size(path)
+
+
+def test_a_journal_is_never_shorter_than_what_is_taken_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill may come between any two calls."""
+    path, looked = tmp_path / "study.journal", []
+    write, pwrite = os.write, os.pwrite
+
+    def look() -> None:
+        check_size(path)
+        looked.append(path.stat().st_size)
+
+    def writing(file: int, data: Any) -> int:
+        look()
+        done = write(file, data[: len(data) // 2 + 1])
+        look()
+        return done
+
+    def noting(file: int, data: bytes, offset: int) -> int:
+        done = pwrite(file, data, offset)
+        look()
+        return done
+
+    journal = RunJournal(path)
+    monkeypatch.setattr(module.os, "write", writing)
+    monkeypatch.setattr(module.os, "pwrite", noting)
+    for event in (FIRST, LAST):
+        journal.append_logs(event)
+        journal.commit()
+    journal.close()
+    assert len(looked) > 10
+    assert looked[-1] == path.stat().st_size
 
 
 def test_a_folder_without_a_journal_is_no_run(tmp_path: Path) -> None:

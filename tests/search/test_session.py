@@ -1,21 +1,23 @@
 """What a run may go on with, and what each call leaves in its record."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from two_spaces import FOUR, SPACE, write_space
+from two_spaces import FOUR, SPACE, epoch, make_ledger, write_space
 
 from galaxy_models.data.manifest import Manifest, ShardEntry, SplitEntry
 from galaxy_models.task import Task
 from search import run_dir as module
-from search.errors import RunError
+from search.errors import RunError, SearchFault
 from search.options import SearchOptions
 from search.preflight import Plan
 from search.run_dir import RECORD, create_run_dir, load_record, save_record
-from search.session import Session, check_whole
+from search.session import Session, check_whole, gone_if_refused
 
 
 class Bench:
@@ -37,8 +39,9 @@ class Bench:
 
     def begin(self, **options: Any) -> Session:
         self.run_dir.mkdir()
+        session = Session.begin(self.run_dir, replace(self.options, **options), self.plan)
         (self.run_dir / "study.journal").write_bytes(b"12345678")
-        return Session.begin(self.run_dir, replace(self.options, **options), self.plan)
+        return session
 
     def go_on(self, *, accept: bool = False) -> Session:
         options = replace(self.options, resume=self.run_dir, accept_changes=accept, command="second")
@@ -178,6 +181,42 @@ def test_a_journal_that_was_copied_by_halves_is_refused(bench: Bench) -> None:
         bench.go_on()
 
 
+def copy(bench: Bench, size: int | None = None) -> None:
+    """Let the run's folder be a copy, of which the journal has only so many bytes."""
+    shutil.copytree(bench.run_dir, bench.folder / "copy")
+    shutil.rmtree(bench.run_dir)
+    (bench.folder / "copy").rename(bench.run_dir)
+    if size is not None:
+        os.truncate(bench.run_dir / "study.journal", size)
+
+
+def test_a_killed_run_that_was_copied_by_halves_is_refused(bench: Bench) -> None:
+    bench.run_dir.mkdir()
+    Session.begin(bench.run_dir, bench.options, bench.plan)
+    ledger = make_ledger(bench.run_dir, names="a")
+    ledger.start("0")
+    ledger.report("0", epoch(1, 0.5))
+    size = (bench.run_dir / "study.journal").stat().st_size
+    copy(bench)
+    bench.go_on()
+    for less in (size - 1, size // 2, 0):
+        copy(bench, less)
+        with pytest.raises(RunError, match=rf"study\.journal: {less:,} bytes, expected at least {size:,}: copy the "):
+            bench.go_on()
+    # Whether it was all can be told only by what says so.
+    for spoil in (lambda path: os.truncate(path, 30), Path.unlink):
+        copy(bench, size)
+        spoil(bench.run_dir / "study.size")
+        with pytest.raises(RunError, match=r"study\.size: .*, expected the size of study\.journal: copy the run's"):
+            bench.go_on()
+
+
+def test_what_a_storage_has_not_of_a_journal_is_not_missed(bench: Bench) -> None:
+    bench.begin(storage="s3://bucket/runs")
+    (bench.run_dir / "study.size").unlink()
+    bench.go_on()
+
+
 def test_the_longest_journal_that_was_known_counts(tmp_path: Path) -> None:
     (tmp_path / "study.journal").write_bytes(b"12345")
     check_whole(tmp_path, [{"journal_bytes": 5}, {"journal_bytes": None}, {}])
@@ -222,3 +261,63 @@ def test_what_the_report_needs_stays_until_a_session_has_its_own(bench: Bench) -
     save_record(bench.run_dir, {**bench.record, "objective": "nll"})
     bench.go_on()
     assert bench.record["objective"] == "nll"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (RunError("time budget:\n spent"), 2, "did not begin: time budget: spent"),
+        (SearchFault("Ray did not start"), 1, "did not begin: Ray did not start"),
+        (KeyboardInterrupt(), 130, "did not begin: interrupted"),
+        (SystemExit(143), 143, "did not begin: interrupted"),
+    ],
+)
+def test_a_session_that_did_not_begin_leaves_the_record_of_the_one_before(
+    bench: Bench, error: BaseException, code: int, reason: str
+) -> None:
+    bench.begin().end(elapsed_s=10.0, reason="time budget", exit_code=0, notes=["One."])
+    before = bench.record
+    with pytest.raises(type(error), match=str(error) or None), bench.go_on():
+        raise error
+    after = bench.record
+    first, last = after.pop("sessions")
+    assert [first] == before.pop("sessions")
+    assert after == before
+    assert (last["exit_code"], last["reason"], last["elapsed_s"], last["journal_bytes"]) == (code, reason, 0.0, None)
+    assert last["ended"]
+    bench.go_on().end(elapsed_s=25.0, reason="", exit_code=0, notes=[])
+    assert [one["elapsed_s"] for one in bench.record["sessions"]] == [10.0, 0.0, 15.0]
+
+
+def test_a_new_run_that_was_refused_leaves_no_folder_and_is_told_to_nobody(bench: Bench) -> None:
+    told: list[Path] = []
+    bench.run_dir.mkdir()
+    with (
+        pytest.raises(RunError, match="no GPU"),
+        gone_if_refused(bench.run_dir),
+        Session.begin(bench.run_dir, bench.options, bench.plan, saved=told.append),
+    ):
+        raise RunError("no GPU")
+    assert not bench.run_dir.exists()
+    assert told == []
+
+
+def test_a_new_run_that_nobody_refused_stays(bench: Bench) -> None:
+    """One can go on with it when the machine is better."""
+    told: list[Path] = []
+    bench.run_dir.mkdir()
+    with (
+        pytest.raises(SearchFault, match="no Ray"),
+        gone_if_refused(bench.run_dir),
+        Session.begin(bench.run_dir, bench.options, bench.plan, saved=told.append),
+    ):
+        raise SearchFault("no Ray")
+    assert [path.name for path in told] == ["a.py", RECORD]
+    bench.go_on()
+
+
+def test_a_folder_with_trials_is_never_removed(bench: Bench) -> None:
+    bench.begin()
+    with pytest.raises(RunError, match="a bug in a space"), gone_if_refused(bench.run_dir):
+        raise RunError("a bug in a space")
+    assert bench.record["name"] == "run"

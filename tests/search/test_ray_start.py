@@ -1,0 +1,61 @@
+"""Signals while Ray starts or ends: the code is the signal's, and Ray's end is not taken for a fault."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import ray
+
+from search import cluster as module
+from search.cluster import ended_by_sigterm, local_ray
+
+
+def exit_as_ray_does(number: int, _: object) -> NoReturn:
+    sys.exit(number)
+
+
+@pytest.mark.parametrize("handler", [None, exit_as_ray_does])
+def test_sigterm_ends_with_its_code_also_where_ray_put_a_handler_of_its_own(handler: Any) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    @ended_by_sigterm()
+    def terminated() -> None:
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit, match=r"^143$"):
+        terminated()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_other_ends_keep_their_code() -> None:
+    with pytest.raises(SystemExit, match=r"^130$"), ended_by_sigterm():
+        sys.exit(130)
+
+
+def test_ctrl_c_while_ray_starts_is_no_death_of_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "raylet").symlink_to(str(shutil.which("sleep")))
+    left: list[int] = []
+    monkeypatch.setattr(module, "_WATCH_INTERVAL_S", 0.05)
+    monkeypatch.setattr(module, "leave_at_once", left.append)
+
+    def interrupted(**_: Any) -> None:
+        child = subprocess.Popen([tmp_path / "raylet", "60"])
+        children.append(child)
+        time.sleep(0.3)  # for the watch to see it
+        raise KeyboardInterrupt
+
+    children: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(ray, "init", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"), local_ray("try again"):
+        pytest.fail("it started")
+    children[0].kill()
+    children[0].wait()
+    time.sleep(0.3)
+    assert left == []
