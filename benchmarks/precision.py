@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from galaxy_models.config import CnnConfig, TrainConfig
+from galaxy_models.models.backbones import min_px
 from galaxy_models.models.galaxy_model import build_model
 from galaxy_models.task import Task
 from galaxy_models.training.losses import class_loss
@@ -31,6 +32,11 @@ WAYS = {
 MODELS = {
     "cnn": {"backbone": "cnn", "cnn": CnnConfig()},
     "resnet18": {"backbone": "timm:resnet18"},
+    "resnet50": {"backbone": "resnet50"},
+    "inception_v3": {"backbone": "inception_v3"},
+    "vgg16": {"backbone": "vgg16"},
+    "xception": {"backbone": "xception"},
+    "lite0": {"backbone": "timm:tf_efficientnet_lite0"},
 }
 NUM_CLASSES = 4
 
@@ -117,15 +123,16 @@ def main() -> None:
     print(f"'auto' is {resolve_precision('auto', device).dtype} here; {options.threads} threads; images per second")
     base = next(iter(WAYS))
     for name in options.models:
-        for px in options.px:
+        smallest = min_px(str(MODELS[name]["backbone"]))
+        for px in sorted({max(px, smallest) for px in options.px}):
             ways = make_ways(name, px, device)
             rates = measure_rates(ways, batch_size=options.batch_size, px=px, rounds=options.rounds)
             for label, values in rates.items():
                 ratio = statistics.median(a / b for a, b in zip(values, rates[base], strict=True))
-                print(f"{name:9} {px:4} px  {label:22} {statistics.median(values):8.1f}  x{ratio:.2f}", flush=True)
+                print(f"{name:12} {px:4} px  {label:22} {statistics.median(values):8.1f}  x{ratio:.2f}", flush=True)
         if options.loss_steps:
-            losses = compare_losses(name, px=32, device=device, steps=options.loss_steps)
-            print(f"{name:9} loss after {options.loss_steps} steps: " + ", ".join(
+            losses = compare_losses(name, px=max(32, smallest), device=device, steps=options.loss_steps)
+            print(f"{name:12} loss after {options.loss_steps} steps: " + ", ".join(
                 f"{label} {value:.4f}" for label, value in losses.items()
             ), flush=True)  # fmt: skip
 
