@@ -225,7 +225,7 @@ def check_acceptable(run_dir: Path, record: Mapping[str, Any], now: Mapping[str,
 def _end_by(error: BaseException) -> tuple[int, str]:
     """The process's code after an error that nobody catches, and the error in words."""
     if isinstance(error, SystemExit):
-        return int(error.code or 0), "interrupted"
+        return error.code if isinstance(error.code, int) else 1, "interrupted"
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED, "interrupted"
     return error.exit_code if isinstance(error, GalaxyError) else 1, " ".join(str(error).split())
