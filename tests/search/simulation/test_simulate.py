@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 from few_curves import table
 
+from galaxy_models.errors import MachineError
+from search.errors import RunError
+from search.ledger import Ledger
 from search.simulate import main
 
 CURVES = {str(x): [abs(x - 20) / 40 + 1 / epoch for epoch in range(1, 4)] for x in range(40)}
@@ -50,3 +53,17 @@ def test_a_mistake_ends_with_2_and_words(
     captured = capsys.readouterr()
     assert message in " ".join((captured.err + captured.out).split())
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_fault_in_a_simulated_search_ends_the_command_with_its_code_and_words(
+    code: int, path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report(*_: object) -> bool:
+        raise {1: MachineError, 2: RunError}[code]("planted")
+
+    monkeypatch.setattr(Ledger, "report", report)
+    assert main([str(path), "--seeds", "1", "--num-trials", "5"]) == code
+    captured = capsys.readouterr()
+    assert captured.err == "error: planted\n"
+    assert "What a search took" not in captured.out
