@@ -38,12 +38,25 @@ def test_each_setting_has_a_row_and_each_search_too(path: Path, capsys: pytest.C
     assert (times[1], times[5]) == (36, 9)
 
 
+def test_a_text_table_with_names_of_its_own_is_replayed(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"config": "learner", "epoch": "anchor", "seconds": "train_s", "value": "loss"}
+    table(CURVES).rename(columns=names).to_csv(path.with_name("other.csv"), index=False)
+    words = ["--config-column", "learner", "--epoch-column", "anchor", "--seconds-column", "train_s"]
+    found = []
+    for given in ([str(path)], [str(path.with_name("other.csv")), *words, "--objective", "loss"]):
+        assert main([*given, "--seeds", "2", "--num-trials", "6", "--out", str(path.parent / "out")]) == 0
+        found.append(pd.read_parquet(path.parent / "out" / "regret.parquet"))
+    assert "40 configurations of 1 parameters, up to 3 epochs; best loss 0.333333" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(*found)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--time-budget", "0.5s"], "--time-budget: got 0.5 s, expected at least the 1 s of the slowest first epoch"),
         (["--objective", "loss"], "no column 'loss'"),
         (["--params", "y"], "no column 'y'"),
+        (["--epoch-column", "step"], "no column 'step' among config, epoch, value, seconds, x, expected config, step"),
     ],
 )
 def test_a_mistake_ends_with_2_and_words(
