@@ -64,6 +64,8 @@ class VirtualTrial:
         epochs: epochs done.
         event: the number of the event that it waits for.
         ended: how it ended: "done", "stopped", "cut" (its recorded curve ended), or "" while it lives.
+        is_saving: never.
+        run_metadata: empty.
     """
 
     trial_id: str
@@ -75,6 +77,7 @@ class VirtualTrial:
     event: int = -1
     ended: str = ""
     is_saving: bool = False
+    run_metadata: SimpleNamespace = field(default_factory=SimpleNamespace)
 
 
 @dataclass(frozen=True)
