@@ -1,10 +1,9 @@
-"""Recorded learning curves: read from Parquet, checked, one a configuration."""
+"""Recorded learning curves: a table, checked and taken apart, one a configuration."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,11 +13,24 @@ from search.errors import RunError
 if TYPE_CHECKING:
     import pandas as pd
 
-TRIALS_FILE = "trials.parquet"
-PARAM_PREFIX = "param_"
-_KEY = ("config", "epoch", "seconds")
-# A row with one of these is a run's own curves; its parameters are in the table of trials beside it.
-_RUN_KEY = ("backbone", "trial")
+_LEAVE_OUT = "leave out what is no parameter by naming the others with --params"
+
+
+class Columns(NamedTuple):
+    """What the columns are called that are neither objective nor parameters.
+
+    Attributes:
+        config: any id of the configuration.
+        epoch: from 1.
+        seconds: that the epoch took.
+    """
+
+    config: str = "config"
+    epoch: str = "epoch"
+    seconds: str = "seconds"
+
+
+USUAL = Columns()
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,88 +69,14 @@ class Curves:
         return sign * reached[math.ceil(share * len(reached)) - 1]
 
 
-def read_curves(
-    path: Path,
-    *,
-    objective: str = "value",
-    direction: Direction = "min",
-    params: Sequence[str] = (),
-    backbone: str = "",
-) -> Curves:
-    """Read learning curves from a Parquet file.
-
-    Args:
-        path: a run's `report/curves.parquet`, with `trials.parquet` beside it; or a table with the columns
-            `config` (any id), `epoch` (from 1), `seconds`, the objective, and parameters.
-        objective: the column that is optimised.
-        direction: which way it is better.
-        params: columns that are parameters; empty = for a run, those of its trials; for a table, all other columns.
-        backbone: of a run with several backbones, the one to take.
-
-    Raises:
-        RunError: the file cannot be read, lacks a column, or holds curves with holes, no number or no time.
-    """
-    table = _read_table(path)
-    if set(_RUN_KEY) <= set(table.columns):
-        table, params = _join_run(path, table, params, backbone)
-    return make_curves(table, where=str(path), objective=objective, direction=direction, params=params)
-
-
-def _read_table(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-    import pyarrow
-
-    if not path.is_file():
-        raise RunError(f"{path}: no such file, expected a Parquet table of learning curves, such as a run's curves")
-    try:
-        return pd.read_parquet(path)
-    except (pyarrow.ArrowException, ValueError) as error:
-        words = " ".join(str(error).split())
-        raise RunError(f"{path}: not a Parquet table ({words:.200}): name a run's report/curves.parquet") from error
-
-
-def _join_run(
-    path: Path, curves: "pd.DataFrame", params: Sequence[str], backbone: str
-) -> "tuple[pd.DataFrame, list[str]]":
-    """A run's curves with its trials' parameters, of one backbone."""
-    backbones = sorted(curves["backbone"].unique())
-    if not backbone and len(backbones) > 1:
-        raise RunError(f"{path}: has the backbones {', '.join(backbones)}, expected one: choose it with --backbone")
-    backbone = backbone or (backbones[0] if backbones else "")
-    if backbone not in backbones:
-        raise RunError(f"--backbone {backbone}: {path} has no such backbone, expected one of {', '.join(backbones)}")
-    trials = _read_table(path.with_name(TRIALS_FILE))
-    lacking = [name for name in (*_RUN_KEY, "duplicate_of", "promoted_from") if name not in trials.columns]
-    if lacking:
-        raise RunError(f"{path.with_name(TRIALS_FILE)}: no column {lacking[0]!r}, expected a run's table of trials")
-    known = [str(name) for name in trials.columns if str(name).startswith(PARAM_PREFIX)]
-    wanted = [name if name in known else PARAM_PREFIX + name for name in params] or known
-    for name in wanted:
-        if name not in known:
-            raise RunError(f"--params: {path.with_name(TRIALS_FILE)} has no column {name!r}, expected some of {known}")
-    trials = trials[trials["backbone"] == backbone]
-    # Parameters of other backbones are columns too, empty for this one.
-    wanted = [name for name in wanted if trials[name].notna().any()]
-    curves = _trained(curves[curves["backbone"] == backbone], trials)
-    joined = curves.drop(columns=["backbone", *(name for name in wanted if name in curves.columns)]).merge(
-        trials[["trial", *wanted]], on="trial", how="left"
-    )
-    return joined.rename(columns={"trial": "config"}), wanted
-
-
-def _trained(curves: "pd.DataFrame", trials: "pd.DataFrame") -> "pd.DataFrame":
-    """The longest curve of each configuration of a run, up to the epoch before it diverged.
-
-    A trial that took another's result was not trained, and one that was run again to the full length is there twice.
-    """
-    copied = trials.loc[trials["duplicate_of"].notna(), "trial"]
-    unwanted = [*copied, *trials["promoted_from"].dropna()]
-    curves = curves[~curves["trial"].isin(unwanted)].sort_values(["trial", "epoch"], kind="stable")
-    return curves[curves["value"].notna().groupby(curves["trial"]).cummin()]
-
-
 def make_curves(
-    table: "pd.DataFrame", *, where: str, objective: str, direction: Direction, params: Sequence[str]
+    table: "pd.DataFrame",
+    *,
+    where: str,
+    objective: str,
+    direction: Direction,
+    params: Sequence[str],
+    columns: Columns = USUAL,
 ) -> Curves:
     """Check a table and take it apart into curves; see `read_curves`.
 
@@ -147,75 +85,124 @@ def make_curves(
         where: what to call the table in messages.
         objective: the column that is optimised.
         direction: which way it is better.
-        params: columns that are parameters; empty = all but the others.
+        params: columns that are parameters; empty = all but the others. One without any value is none.
+        columns: what the others are called.
+
+    Raises:
+        RunError: the table lacks a column, or holds curves with holes, no number or no time, or parameters that are
+            neither numbers nor words.
     """
-    params = list(params) or [str(name) for name in table.columns if name not in (*_KEY, objective, "value")]
-    columns = ", ".join(map(str, table.columns))
-    for name in (*_KEY, objective, *params):
-        if name not in table.columns:
-            raise RunError(
-                f"{where}: no column {name!r} among {columns}, expected config, epoch, seconds, {objective} and "
-                "parameters: name the objective with --objective and the parameters with --params"
-            )
-    if table.empty:
-        raise RunError(f"{where}: has no row, expected a learning curve for each configuration")
+    params = list(params) or [str(name) for name in table.columns if name not in (*columns, objective, "value")]
+    _check_columns(table, where, (*columns, objective, *params))
+    params = [name for name in params if table[name].notna().any()]
     if not params:
-        raise RunError(f"{where}: no column is left for parameters, expected at least one: see --params")
-    _check_numbers(table, where, objective)
-    table = table.sort_values(["config", "epoch"], kind="stable")
-    _check_epochs(table, where)
-    _check_params(table, where, params)
-    first = table["epoch"].to_numpy(float) == 1
+        raise RunError(f"{where}: no column with values is left for parameters, expected at least one: see --params")
+    _check_numbers(table, where, columns, objective)
+    table = table.sort_values([columns.config, columns.epoch], kind="stable")
+    _check_epochs(table, where, columns)
+    _check_params(table, where, columns, params)
+    first = table[columns.epoch].to_numpy(float) == 1
     starts = np.flatnonzero(first)[1:]
     return Curves(
-        ids=[str(name) for name in table["config"][first]],
+        ids=[str(name) for name in table[columns.config][first]],
         values=np.split(table[objective].to_numpy(float), starts),
-        seconds=np.split(table["seconds"].to_numpy(float), starts),
-        params=table.loc[first, list(params)].reset_index(drop=True),
+        seconds=np.split(table[columns.seconds].to_numpy(float), starts),
+        params=table.loc[first, params].reset_index(drop=True),
         direction=direction,
     )
 
 
-def _check_numbers(table: "pd.DataFrame", where: str, objective: str) -> None:
+def _check_columns(table: "pd.DataFrame", where: str, wanted: Sequence[str]) -> None:
+    config, epoch, seconds, objective = wanted[:4]
+    if len({config, epoch, seconds}) < 3:
+        raise RunError(
+            f"{where}: configuration {config!r}, epoch {epoch!r} and seconds {seconds!r}: found one column for two of "
+            "them, expected three: see --config-column, --epoch-column and --seconds-column"
+        )
+    lacking = next((name for name in wanted if name not in table.columns), None)
+    if lacking is not None:
+        raise RunError(
+            f"{where}: no column {lacking!r} among {', '.join(map(str, table.columns))}, expected {config}, {epoch}, "
+            f"{seconds}, {objective} and parameters: name the objective with --objective, the parameters with "
+            "--params, and the others with --config-column, --epoch-column and --seconds-column"
+        )
+    if table.empty:
+        raise RunError(f"{where}: has no row, expected a learning curve for each configuration")
+    _check_cells(table[config], where, "give each configuration a number or a name")
+
+
+def _check_numbers(table: "pd.DataFrame", where: str, columns: Columns, objective: str) -> None:
     import pandas as pd
 
-    if table["config"].isna().any():
-        raise RunError(f"{where}: a row has no config, expected an id in every row")
-    for name in ("epoch", "seconds", objective):
+    if table[columns.config].isna().any():
+        raise RunError(f"{where}: a row has no {columns.config}, expected an id in every row")
+    for name in (columns.epoch, columns.seconds, objective):
         if not pd.api.types.is_numeric_dtype(table[name]):
             raise RunError(f"{where}: column {name!r} is of type {table[name].dtype}, expected numbers")
-        bad = ~np.isfinite(table[name].to_numpy(float, na_value=math.nan))
+        bad = ~_finite(table[name])
         if bad.any():
-            row = table[bad].iloc[0]
             raise RunError(
-                f"{where}: configuration {row['config']}, epoch {row['epoch']}: {name} is {row[name]}, expected a "
-                f"finite number ({int(bad.sum())} such rows): leave the rows out, or end the curves before them"
+                f"{where}: {_place(table, columns, bad)}: {name} is {table[name][bad].iloc[0]}, expected a finite "
+                f"number ({int(bad.sum())} such rows): leave the rows out, or end the curves before them"
             )
-    if (table["seconds"] <= 0).any():
-        row = table[table["seconds"] <= 0].iloc[0]
+    early = (table[columns.seconds] <= 0).to_numpy(bool)
+    if early.any():
         raise RunError(
-            f"{where}: configuration {row['config']}, epoch {row['epoch']}: seconds is {row['seconds']}, "
-            "expected more than 0"
+            f"{where}: {_place(table, columns, early)}: {columns.seconds} is {table[columns.seconds][early].iloc[0]}, "
+            "expected more than 0: give each epoch the time that it took"
         )
 
 
-def _check_epochs(table: "pd.DataFrame", where: str) -> None:
-    expected = table.groupby("config", sort=False).cumcount().to_numpy() + 1
-    wrong = np.flatnonzero(table["epoch"].to_numpy(float) != expected)
+def _finite(column: "pd.Series[Any]") -> np.ndarray:
+    return np.isfinite(column.to_numpy(float, na_value=math.nan))
+
+
+def _place(table: "pd.DataFrame", columns: Columns, rows: np.ndarray) -> str:
+    """The first of some rows in words."""
+    config, epoch = (table[name][rows].iloc[0] for name in (columns.config, columns.epoch))
+    return f"configuration {config}, epoch {epoch}"
+
+
+def _check_epochs(table: "pd.DataFrame", where: str, columns: Columns) -> None:
+    expected = table.groupby(columns.config, sort=False).cumcount().to_numpy() + 1
+    wrong = np.flatnonzero(table[columns.epoch].to_numpy(float) != expected)
     if len(wrong):
         row = table.iloc[wrong[0]]
         raise RunError(
-            f"{where}: configuration {row['config']}: found epoch {row['epoch']:g}, expected {expected[wrong[0]]}: "
-            "epochs run from 1 upwards, each once"
+            f"{where}: configuration {row[columns.config]}: found epoch {row[columns.epoch]:g}, expected "
+            f"{expected[wrong[0]]}: epochs run from 1 upwards, each once"
         )
 
 
-def _check_params(table: "pd.DataFrame", where: str, params: Sequence[str]) -> None:
-    groups = table.groupby("config", sort=False)
+def _check_params(table: "pd.DataFrame", where: str, columns: Columns, params: Sequence[str]) -> None:
+    import pandas as pd
+
+    groups = table.groupby(columns.config, sort=False)
     for name in params:
+        _check_cells(table[name], where, _LEAVE_OUT)
+        if pd.api.types.is_numeric_dtype(table[name]):
+            endless = ~_finite(table[name]) & table[name].notna().to_numpy()
+            if endless.any():
+                raise RunError(
+                    f"{where}: {_place(table, columns, endless)}: {name} is {table[name][endless].iloc[0]}, expected a "
+                    f"finite number, or nothing where there is no such parameter: mend the column, or {_LEAVE_OUT}"
+                )
         changes = groups[name].nunique(dropna=False) > 1
         if changes.any():
             raise RunError(
-                f"{where}: configuration {changes.index[changes][0]}: {name} changes, expected one value: "
-                "leave out what is no parameter by naming the others with --params"
+                f"{where}: configuration {changes.index[changes][0]}: {name} changes, expected one value: {_LEAVE_OUT}"
             )
+
+
+def _check_cells(column: "pd.Series[Any]", where: str, remedy: str) -> None:
+    """Refuse lists, dates and whatever else a file may hold in a cell."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column):
+        return
+    odd = [cell for cell in column.dropna().astype(object) if not isinstance(cell, str | bool | int | float | np.bool)]
+    if odd:
+        raise RunError(
+            f"{where}: column {column.name!r} holds {str(odd[0])!r:.60} of type {type(odd[0]).__name__}, expected "
+            f"numbers, words or truth values: {remedy}"
+        )

@@ -38,6 +38,7 @@ class Stack:
         num_samples: trials that are asked for, as Tune counts them.
         callbacks: are told what happens.
         give_up: told of a trial whose recorded curve ended before the scheduler ended it.
+        fault: gives what went wrong in searcher, scheduler or callbacks, which keep it since Tune would bury it.
     """
 
     searcher: Searcher
@@ -47,6 +48,7 @@ class Stack:
     num_samples: float = math.inf
     callbacks: Sequence[Callback] = ()
     give_up: Callable[[str], None] = lambda trial_id: None
+    fault: Callable[[], Exception | None] = lambda: None
 
 
 @dataclass(eq=False)
@@ -62,6 +64,8 @@ class VirtualTrial:
         epochs: epochs done.
         event: the number of the event that it waits for.
         ended: how it ended: "done", "stopped", "cut" (its recorded curve ended), or "" while it lives.
+        is_saving: never.
+        run_metadata: empty.
     """
 
     trial_id: str
@@ -73,6 +77,7 @@ class VirtualTrial:
     event: int = -1
     ended: str = ""
     is_saving: bool = False
+    run_metadata: SimpleNamespace = field(default_factory=SimpleNamespace)
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,11 @@ class VirtualTune:
         return set(self._live.values())
 
     def run(self) -> Trace:
-        """Run until nothing is left to do or a limit is met."""
+        """Run until nothing is left to do or a limit is met.
+
+        Raises:
+            Exception: what searcher, scheduler or callbacks kept: a search that it cut short says nothing of regret.
+        """
         self._fill()
         while self._events and len(self._results) < self._bounds.total_epochs:
             now, number, trial = heapq.heappop(self._events)
@@ -186,6 +195,9 @@ class VirtualTune:
         """Ask for trials and start them, until no worker is free or nobody wants one."""
         while self._ask() | self._start():
             pass
+        fault = self._stack.fault()
+        if fault is not None:
+            raise fault
 
     def _ask(self) -> bool:
         """Add one trial to the queue, if it has room and the searcher has one."""

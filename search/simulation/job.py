@@ -6,7 +6,8 @@ from rich.console import Console
 
 from search.errors import RunError
 from search.samplers import check_sampler
-from search.simulation.curves import Curves, read_curves
+from search.simulation.curve_files import read_curves
+from search.simulation.curves import Curves
 from search.simulation.engine import Bounds
 from search.simulation.options import SimulationOptions
 from search.simulation.stacks import OURS, STOCK, STOCK_SAMPLERS, STOCK_SCHEDULERS, Setting
@@ -61,6 +62,7 @@ def run_simulation(options: SimulationOptions, console: Console) -> None:
         direction=options.direction,
         params=options.params,
         backbone=options.backbone,
+        columns=options.columns,
     )
     bounds = bounds_of(options, curves)
     best = curves.best(bounds.max_epochs)

@@ -9,6 +9,7 @@ from galaxy_models.task import Direction
 from search.options import SAMPLERS as ALL_SAMPLERS
 from search.options import duration_s, positive_int, seed_number
 from search.rungs import SCHEDULERS
+from search.simulation.curves import Columns
 
 # A grid over the ranges of a table says nothing of the table.
 SAMPLERS = tuple(name for name in ALL_SAMPLERS if name != "grid")
@@ -33,6 +34,7 @@ class SimulationOptions:
     objective: str
     direction: Direction
     params: tuple[str, ...]
+    columns: Columns
     backbone: str
     out: Path | None
 
@@ -45,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
         "how soon each setting reaches a target, with how many workers.",
     )
     add = parser.add_argument
-    add("curves", type=Path, metavar="CURVES", help="a run's report/curves.parquet, or a table of that kind")
+    add("curves", type=Path, metavar="CURVES", help="a run's report/curves.parquet, or a table in Parquet or CSV")
     add("--workers", type=positive_int, nargs="+", default=[1], metavar="N", help="trials side by side (default 1)")
     add("--sampler", nargs="+", choices=SAMPLERS, default=["tpe"], help="what proposes (default tpe)")
     add("--scheduler", nargs="+", choices=SCHEDULERS, default=["asha"], help="what stops (default asha)")
@@ -62,6 +64,9 @@ def make_parser() -> argparse.ArgumentParser:
     table("--direction", choices=("min", "max"), default="min", help="which way it is better (default min)")
     table("--target", type=float, metavar="VALUE", help="the value to reach (default: what 2 %% of the curves reach)")
     table("--params", nargs="+", default=[], metavar="COLUMN", help="the parameters (default: all other columns)")
+    names = (("config", "an id of the configuration"), ("epoch", "from 1"), ("seconds", "that the epoch took"))
+    for name, words in names:
+        table(f"--{name}-column", default=name, metavar="COLUMN", help=f"{words} (default {name})")
     table("--backbone", default="", help="which backbone of a run that has several")
     add("--out", type=Path, metavar="DIR", help="write simulations.parquet and regret.parquet there")
     return parser
@@ -86,6 +91,7 @@ def parse_options(arguments: list[str]) -> SimulationOptions:
         objective=parsed.objective,
         direction=parsed.direction,
         params=tuple(parsed.params),
+        columns=Columns(parsed.config_column, parsed.epoch_column, parsed.seconds_column),
         backbone=parsed.backbone,
         out=parsed.out,
     )

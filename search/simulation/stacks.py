@@ -115,13 +115,16 @@ def _ours(
         limits=Limits(num_trials=bounds.num_trials),
         commit=record.commit,
     )
+    searcher, scheduler = StudySearcher(ledger, lambda: setting.num_workers), LedgerScheduler(ledger)
+    recorder = Recorder(ledger, NO_RUN_DIR, keep_top=1, say=lambda words: None)
     return Stack(
-        searcher=StudySearcher(ledger, lambda: setting.num_workers),
-        scheduler=LedgerScheduler(ledger),
+        searcher,
+        scheduler,
         row_of=lambda config: int(config["train"][ROW]),
         max_pending=setting.num_workers,
-        callbacks=[Recorder(ledger, NO_RUN_DIR, keep_top=1, say=lambda words: None)],
+        callbacks=[recorder],
         give_up=lambda trial_id: ledger.finish(trial_id, "stopped", "its recorded curve ended"),
+        fault=lambda: searcher.fault or scheduler.fault or recorder.fault,
     )
 
 

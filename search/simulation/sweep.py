@@ -82,7 +82,11 @@ def sweep(
             own = derive_seed(seed, "simulated search", number)
             first = space.draw(NUM_STARTUP_TRIALS, seed=derive_seed(own, "first") % 2**32)
             before = resident_mb()
-            trace = simulate(setting, curves, space, bounds=bounds, seed=own, record=Record(first=first))
+            try:
+                trace = simulate(setting, curves, space, bounds=bounds, seed=own, record=Record(first=first))
+            except Exception as error:
+                error.add_note(f"in a simulated search: {setting.label}, {setting.num_workers} workers, seed {number}")
+                raise
             yield measure(setting, number, curves, trace, target=target, memory_mb=resident_mb() - before)
 
 

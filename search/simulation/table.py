@@ -3,7 +3,7 @@
 Each column is a parameter. Numbers are drawn from the range of the column, on a logarithmic scale where all are
 positive and span more than two decades; anything else is a choice among the values that occur. A column that is
 empty for some configurations is asked for only where it exists: after the categorical column whose value decides
-that, or else after a choice of its own, `branch`.
+that, or else after a choice of its own, `branch` (`branch_` where a column is called so).
 
 A suggestion stands for the nearest configuration among those with the same parameters: numbers differ by the square
 of their distance on the scale of the range, choices by 0 or 1. One that stood for another suggestion before is passed
@@ -241,4 +241,7 @@ def _branches(params: "pd.DataFrame", axes: Mapping[str, Axis]) -> tuple[Axis | 
         values = [_plain(value) for value in params[name]]
         if len(set(zip(values, patterns, strict=True))) == len(set(values)):
             return axis, values
-    return Axis(BRANCH, "choice", choices=tuple(range(len(kinds)))), [kinds.index(pattern) for pattern in patterns]
+    own = BRANCH
+    while own in axes:
+        own += "_"
+    return Axis(own, "choice", choices=tuple(range(len(kinds)))), [kinds.index(pattern) for pattern in patterns]

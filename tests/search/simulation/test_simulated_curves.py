@@ -1,5 +1,6 @@
 """Learning curves are read as they were measured, and anything else is refused in words."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from few_curves import curves, table
 
 from search.errors import RunError
-from search.simulation.curves import make_curves, read_curves
+from search.simulation.curve_files import read_curves
+from search.simulation.curves import Columns, make_curves
 
 TWO = {"a": [3.0, 2.0, 2.5], "b": [4.0, 1.0]}
 
@@ -48,7 +50,17 @@ def test_an_easy_target_is_what_a_share_of_the_curves_reach() -> None:
     [
         (lambda frame: frame.drop(columns="seconds"), "no column 'seconds'"),
         (lambda frame: frame.iloc[:0], "has no row"),
-        (lambda frame: frame.drop(columns="x"), "no column is left for parameters"),
+        (lambda frame: frame.drop(columns="x"), "no column with values is left for parameters"),
+        (lambda frame: frame.assign(x=None), "no column with values is left for parameters"),
+        (lambda frame: frame.assign(x=np.inf), "configuration a, epoch 1: x is inf, expected a finite number, or noth"),
+        (lambda frame: frame.assign(x=[[1]] * 5), r"column 'x' holds '\[1\]' of type list, expected numbers, words"),
+        (lambda frame: frame.assign(x=[{"a": 1}] * 5), "column 'x' holds .* of type dict, expected numbers, words"),
+        (lambda frame: frame.assign(x=pd.Timestamp(0)), "column 'x' holds '1970-01-01 .*' of type Timestamp, expected"),
+        (lambda frame: frame.assign(x=Decimal("1.5")), "column 'x' holds '1.5' of type Decimal, expected numbers"),
+        (
+            lambda frame: frame.assign(config=[[1]] * 5),
+            "column 'config' holds .* of type list, expected .*: give each conf",
+        ),
         (lambda frame: frame.assign(value="good"), "column 'value' is of type .*, expected numbers"),
         (lambda frame: frame.assign(value=np.inf), r"configuration a, epoch 1: value is inf.*\(5 such rows\)"),
         (lambda frame: frame.assign(seconds=0.0), "seconds is 0.0, expected more than 0"),
@@ -63,12 +75,53 @@ def test_what_is_no_learning_curve_is_refused_in_words(change: Any, words: str) 
         make_curves(change(table(TWO)), where="here", objective="value", direction="min", params=())
 
 
-def test_a_file_that_is_missing_or_no_parquet_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no such file, expected a Parquet table"):
+def test_a_parameter_without_any_value_is_none() -> None:
+    frame = table(TWO).assign(empty=np.nan, nothing=None)
+    for params in ((), ("x", "empty")):
+        found = make_curves(frame, where="here", objective="value", direction="min", params=params)
+        assert list(found.params.columns) == ["x"]
+
+
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    names = {"config": "learner", "epoch": "anchor", "seconds": "train_s", "value": "loss"}
+    path = write(tmp_path, table(TWO, seconds=2.0).rename(columns=names))
+    found = read_curves(path, objective="loss", columns=Columns("learner", "anchor", "train_s"))
+    assert found.ids == ["a", "b"]
+    assert [list(values) for values in found.values] == [[3.0, 2.0, 2.5], [4.0, 1.0]]
+    assert [list(seconds) for seconds in found.seconds] == [[2.0] * 3, [2.0] * 2]
+    assert found.params.to_dict("list") == {"x": [0, 1]}
+    with pytest.raises(RunError, match=r"no column 'config' among learner, .* name .* the others with --config-column"):
+        read_curves(path, objective="loss")
+    with pytest.raises(RunError, match="found one column for two of them, expected three: see --config-column"):
+        read_curves(path, objective="loss", columns=Columns("learner", "anchor", "anchor"))
+
+
+def test_a_table_with_backbones_and_trials_is_no_run_where_its_configurations_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, table(TWO).rename(columns={"config": "trial"}).assign(backbone="cnn"))
+    found = read_curves(path, columns=Columns(config="trial"))
+    assert found.ids == ["a", "b"]
+    assert found.params.to_dict("list") == {"x": [0, 1], "backbone": ["cnn", "cnn"]}
+
+
+@pytest.mark.parametrize(("name", "separator"), [("curves.csv", ","), ("curves.TSV", "\t")])
+def test_a_text_table_is_read_as_one_in_parquet(name: str, separator: str, tmp_path: Path) -> None:
+    rows = ["config epoch value seconds rate solver", "7 1 0.9 2 1e-3 sgd", "7 2 0.8 2 1e-3 sgd", "8 1 0.7 3  adam"]
+    (tmp_path / name).write_text("\n".join(rows).replace(" ", separator))
+    found = read_curves(tmp_path / name)
+    assert found.ids == ["7", "8"]
+    assert [list(values) for values in found.values] == [[0.9, 0.8], [0.7]]
+    assert [list(seconds) for seconds in found.seconds] == [[2, 2], [3]]
+    assert found.params["rate"].isna().tolist() == [False, True]
+    assert (found.params["rate"][0], list(found.params["solver"])) == (1e-3, ["sgd", "adam"])
+
+
+def test_a_file_that_is_missing_or_no_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such file, expected a table of learning curves"):
         read_curves(tmp_path / "none.parquet")
-    (tmp_path / "text.parquet").write_text("config,epoch")
-    with pytest.raises(RunError, match="not a Parquet table"):
-        read_curves(tmp_path / "text.parquet")
+    for name, kind in (("text.parquet", "Parquet"), ("text.csv", "CSV")):
+        (tmp_path / name).write_bytes(b'config,epoch\n1,"2\n\xff')
+        with pytest.raises(RunError, match=f"not a {kind} table .*, expected a run's report/curves.parquet, another"):
+            read_curves(tmp_path / name)
 
 
 def a_run(folder: Path) -> Path:

@@ -73,3 +73,12 @@ def test_without_such_a_choice_there_is_one_of_its_own() -> None:
     asked = {tuple(space.suggest(study.ask())) for _ in range(20)}
     assert asked == {("a",), ("b",)}
     assert set(space.distributions) == {"a", "b", "branch"}
+
+
+def test_the_choice_of_its_own_leaves_a_column_of_its_name_alone() -> None:
+    space = space_of(branch=[0.25, 0.75, None], b=[None, None, 3.0])
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trials = [study.ask() for _ in range(20)]
+    assert {tuple(space.suggest(trial)) for trial in trials} == {("branch",), ("b",)}
+    assert {0 <= trial.params.get("branch", 0.5) <= 0.75 for trial in trials} == {True}
+    assert {space.nearest(trial.params) == 2 for trial in trials if "b" in trial.params} == {True}

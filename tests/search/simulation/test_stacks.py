@@ -1,5 +1,7 @@
 """A simulated search decides with the objects of a real one."""
 
+import errno
+import itertools
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -12,6 +14,9 @@ from few_curves import bowl, curves
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from galaxy_models.errors import GalaxyError, MachineError
+from search.ledger import Ledger
+from search.recorder import Recorder
 from search.simulation.engine import Bounds, Trace
 from search.simulation.stacks import OURS, STOCK, Record, Setting
 from search.simulation.sweep import measure, simulate, sweep
@@ -67,6 +72,54 @@ def test_a_journal_on_disk_holds_the_same_search(tmp_path: Path) -> None:
     assert [trial.row for trial in search(Setting(OURS, "tpe", "asha", 4)).trials] == [
         trial.row for trial in trace.trials
     ]
+
+
+def planted(error: Exception, after: int) -> Any:
+    """A method that works so many times, and then raises."""
+
+    def wrap(method: Any) -> Any:
+        calls = itertools.count()
+
+        def wrapped(*words: Any) -> Any:
+            if next(calls) == after:
+                raise error
+            return method(*words)
+
+        return wrapped
+
+    return wrap
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "found"),
+    [
+        ("start", ValueError("the sampler's"), "^the sampler's$"),
+        ("report", OSError(errno.EIO, "Input/output error", "study.journal"), "^study.journal: .*: check the disk"),
+        ("report", GalaxyError("the ledger's"), "^the ledger's$"),
+    ],
+)
+def test_a_fault_ends_the_simulation_and_is_no_short_search(
+    method: str, error: Exception, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ledger, method, planted(error, 10)(getattr(Ledger, method)))
+    with pytest.raises(type(error) if method == "start" else GalaxyError, match=found):
+        search(Setting(OURS, "random", "asha", 1))
+
+
+def test_a_fault_of_the_recorder_is_one_of_the_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "weights")
+    monkeypatch.setattr(Recorder, "_sweep", planted(full, 3)(Recorder._sweep))
+    with pytest.raises(MachineError, match="weights: No space left on device: free some room"):
+        search(Setting(OURS, "random", "asha", 1))
+
+
+def test_a_bug_says_in_which_simulated_search_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ledger, "start", planted(ValueError("a bug"), 30)(Ledger.start))
+    settings = [Setting(OURS, "random", "none", 3)]
+    with pytest.raises(ValueError, match="a bug") as caught:
+        list(sweep(bowl(), settings, bounds=BOUNDS, num_seeds=2, seed=0, target=1.0))
+    # 24 trials a search, and one call more that says that there is none left.
+    assert caught.value.__notes__ == ["in a simulated search: ours random none, 3 workers, seed 1"]
 
 
 @pytest.mark.parametrize("stack", [OURS, STOCK])
