@@ -26,6 +26,7 @@ from search.live import LiveFile
 from search.mirror import Mirror
 from search.monitor import Monitor
 from search.nodes import node_sizes, this_software
+from search.oom import count_oom_kills
 from search.options import Places, SearchOptions, plan_cluster
 from search.peers import STRATEGY, bundles
 from search.preflight import Plan
@@ -242,6 +243,8 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
         say=lambda words: monitor.say(words),  # noqa: PLW0108 (made below)
         max_restarts=job.options.max_restarts,
         confirm_ray=confirm_ray if job.options.address is None else lambda: None,
+        # Of a cluster's machines only the driver's own could be asked.
+        oom_kills=count_oom_kills if job.options.address is None else lambda: 0,
         mirror=job.mirror,
     )
     boards = TensorBoard(ledger, recorder, job.run_dir / TENSORBOARD, list(job.plan.parameters))

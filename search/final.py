@@ -18,6 +18,7 @@ from galaxy_models.errors import GalaxyError
 from galaxy_models.seeds import derive_seed
 from search.attempts import Attempts
 from search.finalist import FinalJob, FinalSetting, is_done
+from search.oom import count_oom_kills
 from search.options import Places
 from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, load_result
 from search.retrain import fail
@@ -124,15 +125,14 @@ def retrain_finalists(
         for name in (RESULT_NAME, PREDICTIONS_NAME):
             until_done(partial(files.remove, folder / name), received=received)
     attempts = Attempts(setting, places)
+    fates = _Fates(jobs, oom_kills=count_oom_kills if setting.software is None else lambda: 0)
     for job in (one for one in jobs if one not in results):
         attempts.begin(job, micro_batch=job.micro_batch)
-    sizes = {job: job.micro_batch or job.config.batch_size for job in jobs}
-    deaths: Counter[FinalJob] = Counter()
     while len(attempts) and not received:
         for job, outcome in attempts.ended():
-            result = _judge(outcome, job, setting, deaths, sizes)
+            result = fates.judge(outcome, job, setting)
             if result is None:
-                attempts.begin(job, micro_batch=sizes[job])
+                attempts.begin(job, micro_batch=fates.sizes[job])
             else:
                 for name in (RESULT_NAME, PREDICTIONS_NAME, WEIGHTS_NAME):
                     until_done(partial(files.fetch, setting.folder(job) / name), received=received)
@@ -159,26 +159,47 @@ def _remove_others(jobs: Sequence[FinalJob], setting: FinalSetting, files: RunFi
                 files.remove_folder(folder)
 
 
-def _judge(
-    outcome: FinalRun | Exception,
-    job: FinalJob,
-    setting: FinalSetting,
-    deaths: Counter[FinalJob],
-    sizes: dict[FinalJob, int],
-) -> FinalRun | None:
-    """The result of a retraining that has ended; None if its process died and it is to be tried again.
+class _Fates:
+    """What has happened to each retraining so far.
 
-    One that Ray's memory monitor ended is tried again with half the images at once, as often as they can be halved.
+    Args:
+        jobs: all of them.
+        oom_kills: counts the processes that the workers' kernel has killed for want of memory.
+
+    Attributes:
+        sizes: how many images at once each may begin with.
     """
-    if not isinstance(outcome, Exception):
-        return outcome
-    words = " ".join(str(outcome).split())
-    if isinstance(outcome, OutOfMemoryError):
-        if sizes[job] > 1:
-            sizes[job] //= 2
+
+    def __init__(self, jobs: Sequence[FinalJob], *, oom_kills: Callable[[], int]) -> None:
+        self.sizes = {job: min(job.micro_batch or job.config.batch_size, job.config.batch_size) for job in jobs}
+        self._deaths: Counter[FinalJob] = Counter()
+        self._oom_kills = oom_kills
+        self._known_kills = oom_kills()
+
+    def judge(self, outcome: FinalRun | Exception, job: FinalJob, setting: FinalSetting) -> FinalRun | None:
+        """The result of a retraining that has ended; None if its process died and it is to be tried again.
+
+        One that was ended for want of memory is tried again with half the images at once, as often as they can be
+        halved.
+        """
+        if not isinstance(outcome, Exception):
+            return outcome
+        words = " ".join(str(outcome).split())
+        if self._ran_out_of_memory(outcome):
+            if self.sizes[job] > 1:
+                self.sizes[job] //= 2
+                return None
+            return fail(job, setting, f"no memory for a single image: {words:.300}")
+        self._deaths[job] += 1
+        if self._deaths[job] <= MAX_RETRIES:
             return None
-        return fail(job, setting, f"no memory for a single image: {words:.300}")
-    deaths[job] += 1
-    if deaths[job] <= MAX_RETRIES:
-        return None
-    return fail(job, setting, f"its process died {deaths[job]} times: {type(outcome).__name__}: {words:.300}")
+        return fail(job, setting, f"its process died {self._deaths[job]} times: {type(outcome).__name__}: {words:.300}")
+
+    def _ran_out_of_memory(self, outcome: Exception) -> bool:
+        """Whether Ray's memory monitor ended a process, or the kernel one of those that are running."""
+        if isinstance(outcome, OutOfMemoryError):
+            return True
+        # One kill of the kernel explains one death.
+        grown = not isinstance(outcome, TimeoutError) and self._oom_kills() > self._known_kills
+        self._known_kills += grown
+        return grown

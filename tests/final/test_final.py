@@ -12,7 +12,7 @@ import pytest
 from shapes_survey import make_shapes, small_config
 
 from galaxy_models.config import TrainConfig
-from search import attempts
+from search import attempts, final
 from search.cluster import local_ray
 from search.final import best_configs, plan_finals, retrain_finalists
 from search.finalist import FinalJob, FinalSetting
@@ -124,6 +124,27 @@ def test_dead_worker_is_replaced_twice(
     else:
         assert result.failure.startswith("its process died 3 times: ")
         assert load_results(tmp_path)[0].failure == result.failure
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_process_that_the_kernel_killed_for_want_of_memory_begins_with_half_the_images(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "attempts"
+
+    def too_large(job: FinalJob, setting: FinalSetting, worker: str) -> FinalRun:
+        with log.open("a") as file:
+            file.write(f"{job.micro_batch}\n")
+        if job.micro_batch is None or job.micro_batch > 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return job.result(epochs=1)
+
+    monkeypatch.setattr(attempts, "attempt", too_large)
+    # Each death is the kernel's.
+    monkeypatch.setattr(final, "count_oom_kills", lambda: len(log.read_text().split()) if log.exists() else 0)
+    (result,), _ = _run(tmp_path, shapes, _jobs(1, batch_size=32), received=[])
+    assert (result.failure, result.epochs) == ("", 1)
+    assert log.read_text().split() == ["None", "16", "8", "4", "2"]
 
 
 @pytest.mark.usefixtures("cluster")
