@@ -51,6 +51,20 @@ def sweep(run_dir: Path, space: str, *, live: Mapping[int, Entry], best: Collect
                 path.unlink(missing_ok=True)
 
 
+def sweep_partials(run_dir: Path, trial: tuple[str, int] | None = None) -> None:
+    """Delete what workers that are no more had not finished writing.
+
+    Args:
+        run_dir: the run's folder.
+        trial: space and number of the one trial that has no worker now; None = no trial has one.
+    """
+    for folder in (run_dir / WEIGHTS, run_dir / STATES):
+        for path in folder.glob("*/.*" if trial is None else f"{trial[0]}/.*"):
+            found = _FILE.fullmatch(path.name)
+            if found and found["partial"] and (trial is None or int(found["number"]) == trial[1]):
+                path.unlink(missing_ok=True)
+
+
 def unwanted(
     names: Iterable[str], space: str, *, live: Mapping[int, Entry], best: Collection[Entry], num_known: int
 ) -> list[str]:
@@ -79,5 +93,5 @@ def _of_running(name: str, live: Mapping[int, Entry]) -> bool:
     running = live.get(int(found["number"])) if found else None
     if found is None or running is None:
         return False
-    # A running trial may have written an epoch that is not reported yet.
+    # A running trial may have written an epoch that is not reported yet, or be writing; see `sweep_partials`.
     return bool(found["partial"]) or found["epoch"] is None or int(found["epoch"]) >= running.best_epoch

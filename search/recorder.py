@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 from galaxy_models.cli import machine_fault
 from galaxy_models.errors import GalaxyError
 from search.entry import Entry
-from search.files import sweep
+from search.files import sweep, sweep_partials
 from search.ledger import Ledger
 from search.mirror import Mirror
 
@@ -88,6 +88,10 @@ class Recorder(Callback):
             self._entries[key] = self._ledger.live[key]
         return self._entries[key]
 
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Delete what an earlier session's workers had not finished writing; Tune calls this before any starts."""
+        self._sweep_partials()
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Remember who runs; one that was put back has the restarts that it had."""
         entry = self.entry(trial)
@@ -130,6 +134,7 @@ class Recorder(Callback):
         """
         self.restarts += 1
         entry, why = self.entry(trial), self._take_reason(trial)
+        self._sweep_partials(entry)
         if self._ran_out_of_memory(trial, why):
             # What could be halved is no restart of those that --max-restarts counts.
             trial.run_metadata.num_failures -= self._halve(trial, entry)
@@ -168,6 +173,7 @@ class Recorder(Callback):
         """
         self._confirm_ray()
         entry, why = self.entry(trial), self._take_reason(trial)
+        self._sweep_partials(entry)
         place = entry.space, entry.number
         if self._ran_out_of_memory(trial, why):
             free, why = self._halve(trial, entry), f"{_DIED} for want of memory"
@@ -247,6 +253,17 @@ class Recorder(Callback):
             sweep(self._run_dir, space, live=account.live, best=best)
         else:
             self._mirror.sweep(space, live=account.live, best=best, num_known=account.num_trials)
+
+    def _sweep_partials(self, entry: Entry | None = None) -> None:
+        """Delete what the worker that a trial has lost, or all of an earlier session, had not finished writing.
+
+        A worker that was only cut off may be at it still: it then fails, unheard by anybody, and the trial's next
+        worker has not begun.
+        """
+        # With a storage, workers write into folders of their own, which go with them.
+        if self._mirror is None:
+            with self._disk():
+                sweep_partials(self._run_dir, None if entry is None else (entry.space, entry.number))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its callbacks; nothing reads that, since the study is the record."""

@@ -95,6 +95,40 @@ def test_what_a_running_trial_wrote_and_did_not_report_yet_is_left_alone_until_i
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("how", ["on_trial_recover", "on_trial_error"])
+def test_what_a_dead_worker_had_not_finished_writing_is_deleted_before_its_trial_goes_on(
+    bench: Bench, how: str
+) -> None:
+    trial, other = bench.run("0", 0.5), bench.run("1", 0.6)
+    trial.run_metadata = SimpleNamespace(num_failures=1)
+    bench.oom_kills += 1  # So that it is put back, where Tune gives it up.
+    before = bench.kept()
+    names = (
+        "states/a/.trial-00000.pt.77", "weights/a/.trial-00000-epoch-0002.safetensors.77",
+        "states/a/.trial-00001.pt.78",
+    )  # fmt: skip
+    for name in names:
+        (bench.folder / name).write_bytes(b"half")
+    getattr(bench.recorder, how)(0, [], trial)
+    # The other one's worker may be writing this moment.
+    assert [(bench.folder / name).exists() for name in names] == [False, False, True]
+    (bench.folder / names[2]).unlink()
+    assert bench.kept() == before
+    assert bench.recorder.entry(other).outcome is None
+
+
+def test_what_the_workers_of_an_earlier_session_had_not_finished_writing_is_deleted_at_the_start(bench: Bench) -> None:
+    bench.run("0", 0.5)
+    before = bench.kept()
+    folders = [bench.folder / place for place in ("states/a", "weights/a", "states/b")]
+    folders[2].mkdir()
+    for folder, name in zip(folders, ("1.pt.7", "0-epoch-0002.safetensors.7", "3.pt.123456"), strict=True):
+        (folder / f".trial-0000{name}").write_bytes(b"half")
+    bench.recorder.setup(stop=None, num_samples=-1, total_num_samples=-1)
+    assert bench.kept() == before
+    assert list(folders[2].iterdir()) == []
+
+
 def test_the_end_of_a_session_leaves_running_trials_open_and_their_states_in_place(bench: Bench) -> None:
     bench.run("0", 0.3)
     bench.run("1", 0.9)
