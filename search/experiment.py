@@ -39,7 +39,7 @@ from search.stopper import SearchStopper
 from search.study import open_study
 from search.tensorboard import TensorBoard
 from search.trial import GalaxyTrial
-from search.watch import SILENCE_S, Watch
+from search.watch import SILENCE_S, START_S, StartWatch, Watch
 
 TENSORBOARD = "tensorboard"
 # How long the driver waits on a full disk before it tries again.
@@ -105,7 +105,7 @@ class Job:
             "metric": self.plan.metric,
             "direction": self.plan.direction,
             "timeout_s": self.options.trial_timeout_s,
-            "silence_s": SILENCE_S if self.options.address else None,
+            "silence_s": SILENCE_S,
         }
 
 
@@ -249,8 +249,9 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
     )
     boards = TensorBoard(ledger, recorder, job.run_dir / TENSORBOARD, list(job.plan.parameters))
     live = LiveFile(ledger, recorder, job.run_dir, job.places, room=room, saved=job.saved)
-    # On one machine no worker is out of reach.
-    watches = [Watch(recorder, place_of=live.place_of, silence_s=SILENCE_S)] if job.options.address else []
+    watches: list[tune.Callback] = [Watch(recorder, place_of=live.place_of, silence_s=SILENCE_S)]
+    if job.options.address is None:
+        watches.append(StartWatch(START_S))
     monitor = Monitor(ledger, recorder, room, budget_s, console, nodes=lambda: live.nodes)
 
     def fault() -> Exception | None:

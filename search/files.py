@@ -26,7 +26,7 @@ def state_path(run_dir: Path, space: str, number: int) -> Path:
 
 
 def hang_path(run_dir: Path, space: str, number: int) -> Path:
-    """Where a trial that hung left word of the place; empty while a step is running."""
+    """Where a trial that hung left word of the place; see `limited`."""
     return run_dir / ERRORS / f"{space}-{number:05d}-hung.txt"
 
 

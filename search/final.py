@@ -22,7 +22,7 @@ from search.oom import count_oom_kills
 from search.options import Places
 from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, load_result
 from search.retrain import fail
-from search.run_files import RunFiles, until_done
+from search.run_files import RunFiles
 from search.storage import Storage
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def retrain_finalists(
     places: Places,
     received: Sequence[int],
     on_done: Callable[[FinalRun], None],
+    say: Callable[[str], None] = lambda words: None,
 ) -> list[FinalRun]:
     """Retrain and evaluate, as many at once as fit, on the Ray that is running.
 
@@ -108,13 +109,14 @@ def retrain_finalists(
         places: what is reserved for each.
         received: signals that came so far; the first ends what runs, at once.
         on_done: told of each result as it comes, those of an earlier call first.
+        say: prints a line for the user.
 
     Returns:
         The results there are, in the order of `jobs`; those that have failed say why.
     """
-    files = RunFiles(setting.run_dir, Storage(setting.storage) if setting.storage else None)
+    files = RunFiles(setting.run_dir, Storage(setting.storage) if setting.storage else None, tell=_once(say))
     results: dict[FinalJob, FinalRun] = {}
-    until_done(lambda: _remove_others(jobs, setting, files), received=received)
+    files.until_done(lambda: _remove_others(jobs, setting, files), received=received)
     for job in jobs:
         folder = setting.folder(job)
         if is_done(job, setting):
@@ -123,7 +125,7 @@ def retrain_finalists(
             continue
         # Of another configuration or survey, or a failure: no report must take it for this job's.
         for name in (RESULT_NAME, PREDICTIONS_NAME):
-            until_done(partial(files.remove, folder / name), received=received)
+            files.until_done(partial(files.remove, folder / name), received=received)
     attempts = Attempts(setting, places)
     fates = _Fates(jobs, oom_kills=count_oom_kills if setting.software is None else lambda: 0)
     for job in (one for one in jobs if one not in results):
@@ -135,11 +137,26 @@ def retrain_finalists(
                 attempts.begin(job, micro_batch=fates.sizes[job])
             else:
                 for name in (RESULT_NAME, PREDICTIONS_NAME, WEIGHTS_NAME):
-                    until_done(partial(files.fetch, setting.folder(job) / name), received=received)
+                    files.until_done(partial(files.fetch, setting.folder(job) / name), received=received)
                 results[job] = result
                 on_done(result)
+        for job, words in attempts.waiting():
+            say(f"{job.backbone} trial {job.trial}, seed {job.seed_index + 1}: {words}")
     attempts.cancel()
     return [results[job] for job in jobs if job in results]
+
+
+def _once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Passes on what is said again and again, such as what is waited for, when it begins."""
+    before = ""
+
+    def tell(words: str) -> None:
+        nonlocal before
+        if words and not before:
+            say(words)
+        before = words
+
+    return tell
 
 
 def _remove_others(jobs: Sequence[FinalJob], setting: FinalSetting, files: RunFiles) -> None:
