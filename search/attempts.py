@@ -32,6 +32,7 @@ class Attempts:
         self._rooms = Rooms(places)
         self._listener = None if setting.silence_s is None else Listener(setting.silence_s)
         self._under_way: dict[str, tuple[FinalJob, Any]] = {}
+        self._waiting: set[str] = set()
 
     def __len__(self) -> int:
         """How many have not ended."""
@@ -65,6 +66,13 @@ class Attempts:
             reference = self._under_way[worker][1]
             ray.cancel(reference, force=True)
             yield self._leave(worker), TimeoutError(f"no sign of life from it for {silent_s:.0f} s")
+
+    def waiting(self) -> Iterator[tuple[FinalJob, str]]:
+        """Those that have begun to wait, each with what for: for room on the disk, or a storage."""
+        words = {worker: self._listener.words(worker) for worker in self._under_way} if self._listener else {}
+        before, self._waiting = self._waiting, {worker for worker, one in words.items() if one}
+        for worker in self._waiting - before:
+            yield self._under_way[worker][0], words[worker]
 
     def cancel(self) -> None:
         """End all that have not ended."""

@@ -27,6 +27,7 @@ from search.live import LiveFile
 from search.mirror import Mirror
 from search.monitor import Monitor
 from search.nodes import node_sizes, this_software
+from search.oom import count_oom_kills
 from search.options import Places, SearchOptions, plan_cluster
 from search.peers import STRATEGY, bundles
 from search.preflight import Plan
@@ -40,7 +41,7 @@ from search.study import open_study
 from search.tensorboard import TensorBoard
 from search.terms import Terms
 from search.trial import GalaxyTrial
-from search.watch import SILENCE_S, Watch
+from search.watch import SILENCE_S, START_S, StartWatch, Watch
 
 TENSORBOARD = "tensorboard"
 # How long the driver waits on a full disk before it tries again.
@@ -108,7 +109,7 @@ class Job:
             "metric": self.plan.metric,
             "direction": self.plan.direction,
             "timeout_s": self.options.trial_timeout_s,
-            "silence_s": SILENCE_S if self.options.address else None,
+            "silence_s": SILENCE_S,
         }
 
 
@@ -261,12 +262,15 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
         say=lambda words: monitor.say(words),  # noqa: PLW0108 (made below)
         max_restarts=job.options.max_restarts,
         confirm_ray=confirm_ray if job.options.address is None else lambda: None,
+        # Of a cluster's machines only the driver's own could be asked.
+        oom_kills=count_oom_kills if job.options.address is None else lambda: 0,
         mirror=job.mirror,
     )
     boards = TensorBoard(ledger, recorder, job.run_dir / TENSORBOARD, list(job.plan.parameters))
     live = LiveFile(ledger, recorder, job.run_dir, job.places, room=room, saved=job.saved)
-    # On one machine no worker is out of reach.
-    watches = [Watch(recorder, place_of=live.place_of, silence_s=SILENCE_S)] if job.options.address else []
+    watches: list[tune.Callback] = [Watch(recorder, place_of=live.place_of, silence_s=SILENCE_S)]
+    if job.options.address is None:
+        watches.append(StartWatch(START_S))
     monitor = Monitor(ledger, recorder, room, budget_s, console, nodes=lambda: live.nodes)
 
     def fault() -> Exception | None:

@@ -26,7 +26,7 @@ def state_path(run_dir: Path, space: str, number: int) -> Path:
 
 
 def hang_path(run_dir: Path, space: str, number: int) -> Path:
-    """Where a trial that hung left word of the place; empty while a step is running."""
+    """Where a trial that hung left word of the place; see `limited`."""
     return run_dir / ERRORS / f"{space}-{number:05d}-hung.txt"
 
 
@@ -48,6 +48,20 @@ def sweep(run_dir: Path, space: str, *, live: Mapping[int, Entry], best: Collect
     for folder in (run_dir / WEIGHTS / space, run_dir / STATES / space):
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name not in wanted and not _of_running(path.name, live):
+                path.unlink(missing_ok=True)
+
+
+def sweep_partials(run_dir: Path, trial: tuple[str, int] | None = None) -> None:
+    """Delete what workers that are no more had not finished writing.
+
+    Args:
+        run_dir: the run's folder.
+        trial: space and number of the one trial that has no worker now; None = no trial has one.
+    """
+    for folder in (run_dir / WEIGHTS, run_dir / STATES):
+        for path in folder.glob("*/.*" if trial is None else f"{trial[0]}/.*"):
+            found = _FILE.fullmatch(path.name)
+            if found and found["partial"] and (trial is None or int(found["number"]) == trial[1]):
                 path.unlink(missing_ok=True)
 
 
@@ -79,5 +93,5 @@ def _of_running(name: str, live: Mapping[int, Entry]) -> bool:
     running = live.get(int(found["number"])) if found else None
     if found is None or running is None:
         return False
-    # A running trial may have written an epoch that is not reported yet.
+    # A running trial may have written an epoch that is not reported yet, or be writing; see `sweep_partials`.
     return bool(found["partial"]) or found["epoch"] is None or int(found["epoch"]) >= running.best_epoch

@@ -18,10 +18,11 @@ from galaxy_models.errors import GalaxyError
 from galaxy_models.seeds import derive_seed
 from search.attempts import Attempts
 from search.finalist import FinalJob, FinalSetting, is_done
+from search.oom import count_oom_kills
 from search.options import Places
 from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, load_result
 from search.retrain import fail
-from search.run_files import RunFiles, until_done
+from search.run_files import RunFiles
 from search.storage import Storage
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def retrain_finalists(
     places: Places,
     received: Sequence[int],
     on_done: Callable[[FinalRun], None],
+    say: Callable[[str], None] = lambda words: None,
 ) -> list[FinalRun]:
     """Retrain and evaluate, as many at once as fit, on the Ray that is running.
 
@@ -107,13 +109,14 @@ def retrain_finalists(
         places: what is reserved for each.
         received: signals that came so far; the first ends what runs, at once.
         on_done: told of each result as it comes, those of an earlier call first.
+        say: prints a line for the user.
 
     Returns:
         The results there are, in the order of `jobs`; those that have failed say why.
     """
-    files = RunFiles(setting.run_dir, Storage(setting.storage) if setting.storage else None)
+    files = RunFiles(setting.run_dir, Storage(setting.storage) if setting.storage else None, tell=_once(say))
     results: dict[FinalJob, FinalRun] = {}
-    until_done(lambda: _remove_others(jobs, setting, files), received=received)
+    files.until_done(lambda: _remove_others(jobs, setting, files), received=received)
     for job in jobs:
         folder = setting.folder(job)
         if is_done(job, setting):
@@ -122,24 +125,38 @@ def retrain_finalists(
             continue
         # Of another configuration or survey, or a failure: no report must take it for this job's.
         for name in (RESULT_NAME, PREDICTIONS_NAME):
-            until_done(partial(files.remove, folder / name), received=received)
+            files.until_done(partial(files.remove, folder / name), received=received)
     attempts = Attempts(setting, places)
+    fates = _Fates(jobs, oom_kills=count_oom_kills if setting.software is None else lambda: 0)
     for job in (one for one in jobs if one not in results):
         attempts.begin(job, micro_batch=job.micro_batch)
-    sizes = {job: job.micro_batch or job.config.batch_size for job in jobs}
-    deaths: Counter[FinalJob] = Counter()
     while len(attempts) and not received:
         for job, outcome in attempts.ended():
-            result = _judge(outcome, job, setting, deaths, sizes)
+            result = fates.judge(outcome, job, setting)
             if result is None:
-                attempts.begin(job, micro_batch=sizes[job])
+                attempts.begin(job, micro_batch=fates.sizes[job])
             else:
                 for name in (RESULT_NAME, PREDICTIONS_NAME, WEIGHTS_NAME):
-                    until_done(partial(files.fetch, setting.folder(job) / name), received=received)
+                    files.until_done(partial(files.fetch, setting.folder(job) / name), received=received)
                 results[job] = result
                 on_done(result)
+        for job, words in attempts.waiting():
+            say(f"{job.backbone} trial {job.trial}, seed {job.seed_index + 1}: {words}")
     attempts.cancel()
     return [results[job] for job in jobs if job in results]
+
+
+def _once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Passes on what is said again and again, such as what is waited for, when it begins."""
+    before = ""
+
+    def tell(words: str) -> None:
+        nonlocal before
+        if words and not before:
+            say(words)
+        before = words
+
+    return tell
 
 
 def _remove_others(jobs: Sequence[FinalJob], setting: FinalSetting, files: RunFiles) -> None:
@@ -159,26 +176,47 @@ def _remove_others(jobs: Sequence[FinalJob], setting: FinalSetting, files: RunFi
                 files.remove_folder(folder)
 
 
-def _judge(
-    outcome: FinalRun | Exception,
-    job: FinalJob,
-    setting: FinalSetting,
-    deaths: Counter[FinalJob],
-    sizes: dict[FinalJob, int],
-) -> FinalRun | None:
-    """The result of a retraining that has ended; None if its process died and it is to be tried again.
+class _Fates:
+    """What has happened to each retraining so far.
 
-    One that Ray's memory monitor ended is tried again with half the images at once, as often as they can be halved.
+    Args:
+        jobs: all of them.
+        oom_kills: counts the processes that the workers' kernel has killed for want of memory.
+
+    Attributes:
+        sizes: how many images at once each may begin with.
     """
-    if not isinstance(outcome, Exception):
-        return outcome
-    words = " ".join(str(outcome).split())
-    if isinstance(outcome, OutOfMemoryError):
-        if sizes[job] > 1:
-            sizes[job] //= 2
+
+    def __init__(self, jobs: Sequence[FinalJob], *, oom_kills: Callable[[], int]) -> None:
+        self.sizes = {job: min(job.micro_batch or job.config.batch_size, job.config.batch_size) for job in jobs}
+        self._deaths: Counter[FinalJob] = Counter()
+        self._oom_kills = oom_kills
+        self._known_kills = oom_kills()
+
+    def judge(self, outcome: FinalRun | Exception, job: FinalJob, setting: FinalSetting) -> FinalRun | None:
+        """The result of a retraining that has ended; None if its process died and it is to be tried again.
+
+        One that was ended for want of memory is tried again with half the images at once, as often as they can be
+        halved.
+        """
+        if not isinstance(outcome, Exception):
+            return outcome
+        words = " ".join(str(outcome).split())
+        if self._ran_out_of_memory(outcome):
+            if self.sizes[job] > 1:
+                self.sizes[job] //= 2
+                return None
+            return fail(job, setting, f"no memory for a single image: {words:.300}")
+        self._deaths[job] += 1
+        if self._deaths[job] <= MAX_RETRIES:
             return None
-        return fail(job, setting, f"no memory for a single image: {words:.300}")
-    deaths[job] += 1
-    if deaths[job] <= MAX_RETRIES:
-        return None
-    return fail(job, setting, f"its process died {deaths[job]} times: {type(outcome).__name__}: {words:.300}")
+        return fail(job, setting, f"its process died {self._deaths[job]} times: {type(outcome).__name__}: {words:.300}")
+
+    def _ran_out_of_memory(self, outcome: Exception) -> bool:
+        """Whether Ray's memory monitor ended a process, or the kernel one of those that are running."""
+        if isinstance(outcome, OutOfMemoryError):
+            return True
+        # One kill of the kernel explains one death.
+        grown = not isinstance(outcome, TimeoutError) and self._oom_kills() > self._known_kills
+        self._known_kills += grown
+        return grown

@@ -61,6 +61,7 @@ class FinalSetting:
         gpu_share: of the card that it computes on, how much is each one's own.
         processes: that train each together.
         silence_s: after how long a worker without a sign of life is taken for lost; None = never.
+        timeout_s: how long an epoch may take; None = as long as it likes.
     """
 
     run_dir: Path
@@ -75,6 +76,7 @@ class FinalSetting:
     gpu_share: float = 1.0
     processes: int = 1
     silence_s: float | None = None
+    timeout_s: float | None = None
 
     def folder_of(self, backbone: str) -> Path:
         """Where the retrainings of a backbone lie."""

@@ -176,6 +176,7 @@ def _final_setting(job: Job) -> FinalSetting:
         gpu_share=constants["gpu_share"],
         processes=constants["processes"],
         silence_s=constants["silence_s"],
+        timeout_s=constants["timeout_s"],
     )
 
 
@@ -198,6 +199,7 @@ def _retrain(job: Job, ledger: Ledger, console: Console, received: Sequence[int]
         places=job.places,
         received=received,
         on_done=lambda result: opening.say(console, [opening.final_line(result, job.plan.metric)]),
+        say=lambda words: opening.say(console, [f"final    {words}"]),
     )
 
 

@@ -24,6 +24,11 @@ _NAMESPACE = b"galaxy-search"
 _SIGN, _REPLACED = b"sign:", b"replaced:"
 
 
+def words_of(sign: bytes | None) -> str:
+    """What a worker waits for, as it said with a sign; empty if it does not wait, or gave none."""
+    return (sign or b"").partition(b" ")[2].decode()
+
+
 def read_signs(workers: Iterable[str]) -> Mapping[str, bytes]:
     """The latest sign of each worker that gave one.
 
@@ -65,6 +70,7 @@ class Pulse:
     def __init__(self, worker: str, silence_s: float | None) -> None:
         self._worker = worker.encode()
         self._works = False
+        self._words = b""
         # Who has said nothing yet may not have begun.
         self._worked = True
         self._over = threading.Event()
@@ -81,6 +87,10 @@ class Pulse:
             yield
         finally:
             self._works = False
+
+    def tell(self, words: str) -> None:
+        """Say with every sign what this worker waits for; an empty text = nothing any more."""
+        self._words = words.encode()
 
     def confirm(self) -> None:
         """Return if no other worker took this one's place; if one did, this process ends.
@@ -113,7 +123,8 @@ class Pulse:
                 if self._works or self._worked:
                     self._worked = False
                     number += 1
-                    _head().internal_kv_put(_SIGN + self._worker, b"%d" % number, True, _NAMESPACE, _ANSWER_S)
+                    sign = b"%d %s" % (number, self._words)
+                    _head().internal_kv_put(_SIGN + self._worker, sign, True, _NAMESPACE, _ANSWER_S)
                 self.confirm()
             if self._over.wait(interval_s):
                 return

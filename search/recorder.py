@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 from galaxy_models.cli import machine_fault
 from galaxy_models.errors import GalaxyError
 from search.entry import Entry
-from search.files import sweep
+from search.files import sweep, sweep_partials
 from search.ledger import Ledger
 from search.mirror import Mirror
 
@@ -39,6 +39,7 @@ class Recorder(Callback):
         say: prints a line for the user.
         max_restarts: restarts of a trial whose worker dies.
         confirm_ray: called before a trial is given up because its worker died; does not return if Ray itself did.
+        oom_kills: counts the processes that the workers' kernel has killed for want of memory.
         mirror: the way to the storage where workers keep checkpoints; None = they are in the run's folder.
 
     Attributes:
@@ -56,6 +57,7 @@ class Recorder(Callback):
         say: Callable[[str], None],
         max_restarts: int = 0,
         confirm_ray: Callable[[], None] = lambda: None,
+        oom_kills: Callable[[], int] = lambda: 0,
         mirror: Mirror | None = None,
     ) -> None:
         self._ledger = ledger
@@ -64,10 +66,13 @@ class Recorder(Callback):
         self._say = say
         self._max_restarts = max_restarts
         self._confirm_ray = confirm_ray
+        self._oom_kills = oom_kills
         self._mirror = mirror
         self._starts: Counter[tuple[str, int]] = Counter()
         self._failures: Counter[tuple[str, int]] = Counter()
         self._lost: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}
+        self._oom_kills_before: dict[str, int] = {}
         self._lost_after: dict[tuple[str, int], int] = {}
         self._faults_in_a_row: Counter[str] = Counter()
         self._waiting: set[str] = set()
@@ -83,9 +88,14 @@ class Recorder(Callback):
             self._entries[key] = self._ledger.live[key]
         return self._entries[key]
 
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Delete what an earlier session's workers had not finished writing; Tune calls this before any starts."""
+        self._sweep_partials()
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Remember who runs; one that was put back has the restarts that it had."""
         entry = self.entry(trial)
+        self._oom_kills_before[trial.trial_id] = self._oom_kills()
         if failures := self._failures.pop((entry.space, entry.number), 0):
             trial.run_metadata.num_failures += failures
 
@@ -94,6 +104,9 @@ class Recorder(Callback):
     ) -> None:
         """Close a trial that met a fault or diverged, and tidy up after an epoch that was a trial's best."""
         entry, key = self.entry(trial), trial.trial_id
+        self._oom_kills_before[key] = self._oom_kills()
+        if "micro_batch" in result:
+            self._sizes[key] = int(result["micro_batch"])
         with self._disk():
             if "waiting" in result:
                 self._tell_waiting(key, entry, result["waiting"])
@@ -121,29 +134,51 @@ class Recorder(Callback):
         """
         self.restarts += 1
         entry, why = self.entry(trial), self._take_reason(trial)
-        if not _told_by_ray(trial, MEMORY_WORDS):
-            if self._forgive(entry, why) and not _told_by_ray(trial, PREEMPTED_WORDS):
-                trial.run_metadata.num_failures -= 1
-        else:
-            before = trial.config["micro_batch"] or entry.config["batch_size"]
-            trial.config["micro_batch"] = size = max(1, before // 2)
-            self._ledger.accounts[entry.space].remember_micro_batch(entry.config["image_px"], size)
-            if size < before:
-                # What could be halved is no restart of those that --max-restarts counts.
-                trial.run_metadata.num_failures -= 1
-            why = f"{_DIED} for want of memory: {size} images at once from now on"
+        self._sweep_partials(entry)
+        if self._ran_out_of_memory(trial, why):
+            # What could be halved is no restart of those that --max-restarts counts.
+            trial.run_metadata.num_failures -= self._halve(trial, entry)
+            why = f"{_DIED} for want of memory: {trial.config['micro_batch']} images at once from now on"
+        elif self._forgive(entry, why) and not _told_by_ray(trial, PREEMPTED_WORDS):
+            trial.run_metadata.num_failures -= 1
         self._say(f"{entry.space} trial {entry.number}: {why}; it goes on after epoch {entry.epochs}")
+
+    def _ran_out_of_memory(self, trial: Trial, why: str) -> bool:
+        """Whether Ray's memory monitor ended a trial's worker, or the kernel some process since the trial last told.
+
+        Should the kernel have ended another process, and somebody else the worker, no more is lost than a halving.
+        """
+        now, key = self._oom_kills(), trial.trial_id
+        grown = now > self._oom_kills_before.get(key, now)
+        self._oom_kills_before[key] = now
+        return _told_by_ray(trial, MEMORY_WORDS) or (why == _DIED and grown)
+
+    def _halve(self, trial: Trial, entry: Entry) -> bool:
+        """Let a trial, and later ones like it, go on with half the images at once; whether that is fewer.
+
+        Its worker may itself have come down to fewer than it began with.
+        """
+        whole = entry.config["batch_size"]
+        before = min(whole, trial.config["micro_batch"] or whole, self._sizes.get(trial.trial_id, whole))
+        trial.config["micro_batch"] = size = max(1, before // 2)
+        self._ledger.accounts[entry.space].remember_micro_batch(entry.config["image_px"], size)
+        return size < before
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Close a trial whose workers died too often.
 
         Tune gives up a trial whose worker dies before the trial runs in it: such a one is started again, as often as
-        --max-restarts says. So is one whose node was lost when Tune has counted enough.
+        --max-restarts says. So is one whose node was lost, or whose images could be halved, when Tune has counted
+        enough.
         """
         self._confirm_ray()
         entry, why = self.entry(trial), self._take_reason(trial)
+        self._sweep_partials(entry)
         place = entry.space, entry.number
-        free = self._forgive(entry, why)
+        if self._ran_out_of_memory(trial, why):
+            free, why = self._halve(trial, entry), f"{_DIED} for want of memory"
+        else:
+            free = self._forgive(entry, why)
         if free or (trial.num_failures <= self._max_restarts and self._starts[place] < self._max_restarts):
             self._starts[place] += not free
             self._failures[place] = max(0, trial.num_failures - 1)
@@ -218,6 +253,17 @@ class Recorder(Callback):
             sweep(self._run_dir, space, live=account.live, best=best)
         else:
             self._mirror.sweep(space, live=account.live, best=best, num_known=account.num_trials)
+
+    def _sweep_partials(self, entry: Entry | None = None) -> None:
+        """Delete what the worker that a trial has lost, or all of an earlier session, had not finished writing.
+
+        A worker that was only cut off may be at it still: it then fails, unheard by anybody, and the trial's next
+        worker has not begun.
+        """
+        # With a storage, workers write into folders of their own, which go with them.
+        if self._mirror is None:
+            with self._disk():
+                sweep_partials(self._run_dir, None if entry is None else (entry.space, entry.number))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its callbacks; nothing reads that, since the study is the record."""

@@ -8,7 +8,7 @@ import math
 import platform
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,14 @@ from galaxy_models.cli import machine_fault
 from galaxy_models.data.manifest import SPLIT_NAMES
 from galaxy_models.errors import GalaxyError, WeightsError
 from search.errors import PeerDiedError, StorageError
+from search.files import ERRORS
 from search.finalist import FinalJob, FinalSetting
+from search.limit import limited
 from search.nodes import check_software, this_software
 from search.peers import trainers
 from search.pulse import Pulse
 from search.results import PREDICTIONS_NAME, RESULT_NAME, WEIGHTS_NAME, FinalRun, save_result
-from search.run_files import RunFiles, until_done
+from search.run_files import RunFiles
 
 if TYPE_CHECKING:
     from galaxy_models.training.loop import Trainer
@@ -93,7 +95,8 @@ def attempt(job: FinalJob, setting: FinalSetting, worker: str = "") -> FinalRun:
     pulse = Pulse(worker, setting.silence_s)
     with pulse.working():
         try:
-            return _attempt(job, setting, RunFiles.of_worker(setting.run_dir, setting.storage, confirm=pulse.confirm))
+            files = RunFiles.of_worker(setting.run_dir, setting.storage, confirm=pulse.confirm, tell=pulse.tell)
+            return _attempt(job, setting, files)
         finally:
             pulse.close()
 
@@ -105,12 +108,12 @@ def _attempt(job: FinalJob, setting: FinalSetting, files: RunFiles) -> FinalRun:
     except PeerDiedError:
         raise
     except Exception as error:
-        until_done(files.confirm)
+        files.until_done(files.confirm)
         fault = machine_fault(error, setting.run_dir) or error
         words = " ".join(str(fault).split())
         if not isinstance(fault, GalaxyError):
             words = f"{type(error).__name__}: {words:.300}"
-            log = setting.run_dir / "errors" / f"final-{job.backbone}-{job.rank}-{job.seed_index}.txt"
+            log = setting.run_dir / ERRORS / f"final-{job.backbone}-{job.rank}-{job.seed_index}.txt"
             with suppress(OSError, StorageError):
                 log.parent.mkdir(parents=True, exist_ok=True)
                 log.write_text(traceback.format_exc(), encoding="utf-8")
@@ -155,7 +158,7 @@ def retrain(job: FinalJob, setting: FinalSetting, files: RunFiles | None = None)
         path.unlink()
     if setting.software is not None:
         check_software(setting.software, this_software(), platform.node())
-    survey = SurveyData(until_done(setting.shards.local))
+    survey = SurveyData(files.until_done(setting.shards.local))
     runtime = Runtime(
         device=setting.device,
         threads=setting.threads,
@@ -165,16 +168,16 @@ def retrain(job: FinalJob, setting: FinalSetting, files: RunFiles | None = None)
     try:
         with trainers(setting.processes, setting.shards) as make:
             # Its other processes may have to fetch the survey.
-            trainer = until_done(partial(make, job.config, survey, runtime=runtime, micro_batch=job.micro_batch))
+            trainer = files.until_done(partial(make, job.config, survey, runtime=runtime, micro_batch=job.micro_batch))
             progress = _train(job, setting, files, survey, trainer)
         result = _evaluate(job, setting, files, survey, runtime, progress)
     except NoResultError as error:
         # No other command shall take them for a network that was evaluated.
-        until_done(lambda: files.remove(folder / WEIGHTS_NAME))
+        files.until_done(lambda: files.remove(folder / WEIGHTS_NAME))
         spent = {name: getattr(error.progress, name) for name in ("epochs", "seconds", "energy_j")}
         result = job.result(failure=str(error), **spent)
     _write(files, folder / RESULT_NAME, lambda _: save_result(setting.run_dir, result))
-    until_done(lambda: files.remove(folder / STATE_NAME))
+    files.until_done(lambda: files.remove(folder / STATE_NAME))
     return result
 
 
@@ -186,15 +189,18 @@ def _train(
 
     folder = setting.folder(job)
     identity = {"config": job.config.to_dict(), "survey_digest": survey.manifest.digest}
-    until_done(lambda: files.fetch(folder / STATE_NAME))
+    files.until_done(lambda: files.fetch(folder / STATE_NAME))
     progress = _resume(trainer, folder / STATE_NAME, identity)
     if progress.epochs:
-        until_done(lambda: files.fetch(folder / WEIGHTS_NAME))
+        files.until_done(lambda: files.fetch(folder / WEIGHTS_NAME))
     else:
         # Of another configuration or survey.
-        until_done(lambda: files.remove(folder / WEIGHTS_NAME))
+        files.until_done(lambda: files.remove(folder / WEIGHTS_NAME))
+    hung = files.node_root / ERRORS / f"final-{job.backbone}-{job.rank}-{job.seed_index}-hung.txt"
     while trainer.epoch < job.config.epochs:
-        metrics = trainer.run_epoch()
+        with ExitStack() as stack:
+            files.until_done(lambda: stack.enter_context(limited(hung, setting.timeout_s)))
+            metrics = trainer.run_epoch()
         if metrics["diverged"]:
             words = f"training diverged in epoch {metrics['epoch']:.0f}: loss or answers are not finite"
             raise NoResultError(words, progress)
@@ -216,7 +222,7 @@ def _write(files: RunFiles, path: Path, write: Callable[[Path], object]) -> None
         write(path)
         files.keep(path)
 
-    until_done(work)
+    files.until_done(work)
 
 
 def _resume(trainer: "Trainer", state_file: Path, identity: dict[str, Any]) -> _Progress:

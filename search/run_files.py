@@ -10,35 +10,13 @@ from typing import TypeVar
 
 import psutil
 
-from search.errors import FULL_DISK, StorageError
+from search.errors import FULL_DISK, StorageError, UnheardError
 from search.places import cache_dir
 from search.storage import Storage
 
 # How long to wait for room or for the storage before trying again.
 WAIT_S = 2.0
 _T = TypeVar("_T")
-
-
-def until_done(work: Callable[[], _T], *, received: Sequence[int] = ()) -> _T:
-    """Do something with files; while the disk is full or the storage does not answer, wait and do it again.
-
-    Args:
-        work: what to do.
-        received: signals that came; the first ends the waiting.
-
-    Returns:
-        What it returns.
-
-    Raises:
-        OSError, StorageError: what was waited for when a signal came; of an OSError, any but a full disk at once.
-    """
-    while True:
-        try:
-            return work()
-        except (OSError, StorageError) as error:
-            if received or (isinstance(error, OSError) and error.errno not in FULL_DISK):
-                raise
-            time.sleep(WAIT_S)
 
 
 class RunFiles:
@@ -53,6 +31,7 @@ class RunFiles:
         storage: the run's folder in a storage; None without one.
         node_root: as `root`, for what only another worker of this machine has to find; None = the same folder.
         confirm: returns if this process may write, as no other took its place; to be asked before.
+        tell: told what is waited for, again and again, and in the end, with an empty text, that it is no more.
 
     Attributes:
         root, node_root, confirm: see there.
@@ -65,27 +44,73 @@ class RunFiles:
         *,
         node_root: Path | None = None,
         confirm: Callable[[], None] = lambda: None,
+        tell: Callable[[str], None] = lambda words: None,
     ) -> None:
         self.root = root
         self.confirm = confirm
         self.node_root = node_root or root
         self._storage = storage
+        self._tell = tell
 
     @classmethod
-    def of_worker(cls, run_dir: Path, storage: str | None, *, confirm: Callable[[], None] = lambda: None) -> "RunFiles":
+    def of_worker(
+        cls,
+        run_dir: Path,
+        storage: str | None,
+        *,
+        confirm: Callable[[], None] = lambda: None,
+        tell: Callable[[str], None] = lambda words: None,
+    ) -> "RunFiles":
         """The files as a worker sees them.
 
         Args:
             run_dir: the run's folder on the driver's machine.
             storage: the URI of the run's folder in a storage; None without one.
             confirm: see `RunFiles`.
+            tell: likewise.
         """
         if storage is None:
-            return cls(run_dir, None, confirm=confirm)
+            return cls(run_dir, None, confirm=confirm, tell=tell)
         # Machines may share a home, with the cache in it; processes of another cannot be seen from here.
         node_root = cache_dir() / "workers" / run_dir.name / platform.node()
         _remove_those_of_the_dead(node_root)
-        return cls(node_root / str(os.getpid()), Storage(storage), node_root=node_root, confirm=confirm)
+        return cls(node_root / str(os.getpid()), Storage(storage), node_root=node_root, confirm=confirm, tell=tell)
+
+    def why_wait(self, error: Exception) -> str:
+        """What is waited for where an error will pass by itself: a full disk, a storage; empty where it will not."""
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            return f"{error.filename or self.root}: the disk is full: waiting for room"
+        if isinstance(error, UnheardError):
+            return f"waiting: {error}"
+        return f"waiting for the storage: {error}" if isinstance(error, StorageError) else ""
+
+    def until_done(self, work: Callable[[], _T], *, received: Sequence[int] = ()) -> _T:
+        """Do something with files; while the disk is full or the storage does not answer, wait and do it again.
+
+        Args:
+            work: what to do.
+            received: signals that came; the first ends the waiting.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            OSError, StorageError: what was waited for when a signal came; of an OSError, any but a full disk at once.
+        """
+        waited = False
+        while True:
+            try:
+                result = work()
+            except (OSError, StorageError) as error:
+                if received or not (words := self.why_wait(error)):
+                    raise
+                self._tell(words)
+                waited = True
+                time.sleep(WAIT_S)
+                continue
+            if waited:
+                self._tell("")
+            return result
 
     def clear(self) -> None:
         """Remove a worker's own copies; what was kept stays in the storage."""

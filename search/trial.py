@@ -6,12 +6,11 @@ result is told, so that a trial whose worker, driver or machine was killed goes 
 """
 
 import contextlib
-import faulthandler
 import math
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,9 @@ from galaxy_models.cli import machine_fault
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import GalaxyError
 from search.entry import better
-from search.errors import FULL_DISK, PeerDiedError, StorageError, TrialHungError, UnheardError
+from search.errors import PeerDiedError, StorageError, TrialHungError
 from search.files import error_path, hang_path, state_path, weights_path
+from search.limit import limited
 from search.nodes import check_run_dir, check_software, this_software
 from search.peers import Peers
 from search.pulse import Pulse
@@ -106,46 +106,22 @@ class GalaxyTrial(tune.Trainable):
             if self._survey is None:
                 # Fetched once for all workers of the machine, which may take longer than an epoch.
                 Shards(**self.config["shards"]).local()
-            with self._watched():
+            with limited(self._path_on_node(hang_path), self.config["timeout_s"]):
                 result = self._epoch()
         except PeerDiedError:
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in FULL_DISK:
-                place = error.filename or self._files.root
-                return self._wait(f"{place}: the disk is full: waiting for room")
-            if isinstance(error, UnheardError):
-                return self._wait(f"waiting: {error}")
-            if isinstance(error, StorageError):
-                return self._wait(f"waiting for the storage: {error}")
+            if words := self._files.why_wait(error):
+                return self._wait(words)
             result = self._fault(error)
         self._idle_since = time.monotonic()
         return result
 
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """End this process if a step takes too long; where it hung is then in a file, which its successor finds.
-
-        The clock runs in a thread of Python's own that needs no lock, so a call that never returns is ended too.
-        """
-        timeout_s = self.config["timeout_s"]
-        if not timeout_s:
-            yield
-            return
-        path = hang_path(self._files.node_root, self.config["space"], self.config["number"])
-        if path.exists() and path.stat().st_size:
-            raise TrialHungError(f"no epoch within {timeout_s:g} s (--trial-timeout): where it hung is in {path}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            faulthandler.dump_traceback_later(timeout_s, exit=True, file=file)
-            try:
-                yield
-            finally:
-                faulthandler.cancel_dump_traceback_later()
-        path.unlink(missing_ok=True)
-
     def _path(self, path_of: Callable[[Path, str, int], Path]) -> Path:
         return path_of(self._files.root, self.config["space"], self.config["number"])
+
+    def _path_on_node(self, path_of: Callable[[Path, str, int], Path]) -> Path:
+        return path_of(self._files.node_root, self.config["space"], self.config["number"])
 
     def _wait(self, words: str) -> dict[str, Any]:
         time.sleep(WAIT_S)

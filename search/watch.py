@@ -1,7 +1,7 @@
 """Finds workers that cannot be reached any more, and lets their trials go on elsewhere.
 
 Ray itself does not always notice that a connection is lost: where a host's network was gone for half a minute, driver
-and worker may wait for each other for ever.
+and worker may wait for each other for ever. So they do on one machine where the worker's process was stopped.
 """
 
 import contextlib
@@ -10,12 +10,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import RayError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from search.pulse import NUM_SIGNS, dismiss, read_signs
+from search.pulse import NUM_SIGNS, dismiss, read_signs, words_of
 from search.recorder import Recorder
 
 # What was sent while a network was gone arrives at the latest when as much time has passed again, as the pauses between
@@ -23,6 +24,11 @@ from search.recorder import Recorder
 SILENCE_S = 90.0
 # A pause in listening is one that is longer than this, and than two of the intervals between signs.
 _PAUSE_S = 2.0
+# How long a worker may take until it is ready for its first trial: many times as long as on a busy machine.
+START_S = 300.0
+_LOOK_S = 5.0
+# How Ray titles a worker's process until then.
+_UNREADY = ("IDLE", ".__init__")
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,10 @@ class Listener:
         self._interval_s = silence_s / NUM_SIGNS
         self._listened_at = time.monotonic()
         self._heard: dict[str, _Heard] = {}
+
+    def words(self, worker: str) -> str:
+        """What a worker said last that it waits for; empty if it does not wait."""
+        return words_of(self._heard[worker].sign) if worker in self._heard else ""
 
     @property
     def is_time(self) -> bool:
@@ -151,6 +161,49 @@ class Watch(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its callbacks; nothing reads that, since the study is the record."""
         return {}
+
+
+class StartWatch(Callback):
+    """Ends workers of this machine that do not get as far as a trial, upon which their trials start in others.
+
+    Tune names no worker before it is ready, so that all are ended that are not.
+
+    Args:
+        start_s: how long a worker may take to start.
+    """
+
+    def __init__(self, start_s: float) -> None:
+        self._start_s = start_s
+        self._looked_at = time.monotonic()
+        self._waited_s: dict[str, float] = {}
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        """Look, if it is time; Tune calls this many times a second, results or none."""
+        passed_s = time.monotonic() - self._looked_at
+        if passed_s < _LOOK_S:
+            return
+        self._looked_at += passed_s
+        # Nobody is late for what kept the driver from looking.
+        passed_s = min(passed_s, 2 * _LOOK_S)
+        pending = [one.trial_id for one in trials if one.status == Trial.PENDING]
+        self._waited_s = {key: self._waited_s.get(key, 0.0) + passed_s for key in pending}
+        if any(waited_s >= self._start_s for waited_s in self._waited_s.values()):
+            self._waited_s = {}
+            end_unready_workers()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune snapshots its callbacks; nothing reads that, since the study is the record."""
+        return {}
+
+
+def end_unready_workers() -> None:
+    """End those of Ray's workers below this process that have no trial: they start, or wait for their first order."""
+    for process in psutil.Process().children(recursive=True):
+        # Of another's, or one that has ended meanwhile.
+        with contextlib.suppress(psutil.Error):
+            title = (process.cmdline() or [""])[0]
+            if title.startswith("ray::") and title.endswith(_UNREADY):
+                process.kill()
 
 
 def _name(actor: Any) -> str:

@@ -123,9 +123,12 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     Args:
         path: the file; its folder is made if need be.
         state: see `Trainer.state_dict`; the caller may have added texts, numbers, and lists and dictionaries of them.
+
+    Raises:
+        OSError: the disk is full, or broken.
     """
     # Moved here, since torch would note each tensor's device in the file.
-    _write_whole(path, lambda partial: torch.save(_on_cpu(state), partial))
+    _write_whole(path, lambda partial: _write_state(partial, _on_cpu(state)))
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -152,6 +155,18 @@ def load_state(path: Path) -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, NotImplementedError, zlib.error) as error:
         found = str(error)
     raise WeightsError(f"training state {path}: {found}: start the trial again")
+
+
+def _write_state(path: Path, state: dict[str, Any]) -> None:
+    # Into a file of Python's, which tells a full disk from other faults; torch's own writer does not.
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # Raised as torch closes its archive, in place of what kept it from being written.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def _on_cpu(value: Any) -> Any:

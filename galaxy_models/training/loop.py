@@ -199,7 +199,8 @@ class Trainer:
         """Continue, bit for bit, where a trainer of the same configuration stood.
 
         Seeds and learning rates follow from the configuration and the epoch. What this trainer did before, such as
-        a part of an epoch, is forgotten. Entries that a caller added to the state are passed over.
+        a part of an epoch, is forgotten, but not that fewer images at once fit than when the state was saved: it may
+        be the state of a process that ran out of memory. Entries that a caller added to the state are passed over.
 
         Args:
             state: of `state_dict`, or read back by `load_state`.
@@ -211,7 +212,8 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._scaler.load_state_dict(state["scaler"])
-            self._micro_batch.size, self._eval_batch.size = int(state["micro_batch"]), int(state["eval_batch"])
+            self._micro_batch.size = min(self._micro_batch.size, int(state["micro_batch"]))
+            self._eval_batch.size = int(state["eval_batch"])
             self.epoch = int(state["epoch"])
             self._alike = self._ranks.share.num == 1
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:

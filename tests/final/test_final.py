@@ -1,9 +1,10 @@
 """All retrainings of a run, on a Ray of its own."""
 
+import errno
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from shapes_survey import make_shapes, small_config
 
 from galaxy_models.config import TrainConfig
-from search import attempts
+from search import attempts, final
 from search.cluster import local_ray
 from search.final import best_configs, plan_finals, retrain_finalists
 from search.finalist import FinalJob, FinalSetting
@@ -43,7 +44,8 @@ def _run(
     *,
     received: list[int],
     stop_after: int | None = None,
-    silence_s: float | None = None,
+    say: Callable[[str], None] = lambda words: None,
+    **limits: float,
 ) -> tuple[list[FinalRun], list[FinalRun]]:
     """The results, and what was told of meanwhile."""
     told: list[FinalRun] = []
@@ -61,9 +63,10 @@ def _run(
         weights_dir=None,
         metric="nll",
         direction="min",
-        silence_s=silence_s,
+        **limits,
     )
-    results = retrain_finalists(jobs, setting=setting, places=Places(1, 0.0, 1), received=received, on_done=on_done)
+    places = Places(1, 0.0, 1)
+    results = retrain_finalists(jobs, setting=setting, places=places, received=received, on_done=on_done, say=say)
     return results, told
 
 
@@ -127,6 +130,27 @@ def test_dead_worker_is_replaced_twice(
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_process_that_the_kernel_killed_for_want_of_memory_begins_with_half_the_images(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "attempts"
+
+    def too_large(job: FinalJob, setting: FinalSetting, worker: str) -> FinalRun:
+        with log.open("a") as file:
+            file.write(f"{job.micro_batch}\n")
+        if job.micro_batch is None or job.micro_batch > 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return job.result(epochs=1)
+
+    monkeypatch.setattr(attempts, "attempt", too_large)
+    # Each death is the kernel's.
+    monkeypatch.setattr(final, "count_oom_kills", lambda: len(log.read_text().split()) if log.exists() else 0)
+    (result,), _ = _run(tmp_path, shapes, _jobs(1, batch_size=32), received=[])
+    assert (result.failure, result.epochs) == ("", 1)
+    assert log.read_text().split() == ["None", "16", "8", "4", "2"]
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_worker_that_falls_silent_is_replaced(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "attempts"
 
@@ -144,6 +168,65 @@ def test_a_worker_that_falls_silent_is_replaced(shapes: Path, tmp_path: Path, mo
     (result,), _ = _run(tmp_path, shapes, _jobs(1), received=[], silence_s=2)
     assert (result.failure, result.epochs) == ("", 1)
     assert log.read_text() == "xx"
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_training_that_hangs_is_ended_and_has_failed(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retrained, mended = attempts.attempt, tmp_path / "mended"
+
+    def hangs(job: FinalJob, setting: FinalSetting, worker: str) -> FinalRun:
+        from galaxy_models.training.loop import Trainer
+
+        run_epoch = Trainer.run_epoch
+
+        def hanging_epoch(self: Trainer) -> dict[str, float]:
+            if not mended.exists():
+                time.sleep(60)
+            return run_epoch(self)
+
+        Trainer.run_epoch = hanging_epoch  # type: ignore[method-assign]
+        return retrained(job, setting, worker)
+
+    monkeypatch.setattr(attempts, "attempt", hangs)
+    (result,), _ = _run(tmp_path, shapes, _jobs(1), received=[], timeout_s=2)
+    where = tmp_path / "errors" / "final-cnn-0-0-hung.txt"
+    assert result.failure == f"no epoch within 2 s (--trial-timeout): where it hung is in {where}"
+    assert "hanging_epoch" in where.read_text()
+    assert load_results(tmp_path)[0].failure == result.failure
+    # In another session it gets another chance.
+    mended.touch()
+    (result,), _ = _run(tmp_path, shapes, _jobs(1), received=[], timeout_s=50)
+    assert (result.failure, result.epochs) == ("", 2)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_training_that_waits_for_room_says_so(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    retrained, room, said = attempts.attempt, tmp_path / "room", []
+
+    def full(job: FinalJob, setting: FinalSetting, worker: str) -> FinalRun:
+        from galaxy_models.training.loop import Trainer
+
+        save_weights = Trainer.save_weights
+
+        def save(self: Trainer, path: Path) -> None:
+            if not room.exists():
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            save_weights(self, path)
+
+        Trainer.save_weights = save  # type: ignore[method-assign]
+        return retrained(job, setting, worker)
+
+    def say(words: str) -> None:
+        said.append(words)
+        room.touch()
+
+    monkeypatch.setattr(attempts, "attempt", full)
+    (result,), _ = _run(tmp_path, shapes, _jobs(1), received=[], say=say, silence_s=12)
+    assert (result.failure, result.epochs) == ("", 2)
+    path = tmp_path / "final" / "cnn" / "config-0-seed-0" / "weights.safetensors"
+    assert said == [f"cnn trial 5, seed 1: {path}: the disk is full: waiting for room"]
 
 
 @pytest.mark.usefixtures("cluster")

@@ -1,8 +1,10 @@
 """Searches as a user starts them, on blobs small enough to learn in seconds."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,51 @@ def write_survey(folder: Path) -> Path:
         splits[split] = SplitEntry(num_rows, writer.close(), (num_rows // 2, num_rows // 2))
     Manifest(SCHEMA_VERSION, "blobs", False, task, PX, splits, 0, 0, {}).write(folder)
     return folder
+
+
+class Scales:
+    """Weighs, as often as it can, what a run keeps of its trials, from a thread of its own.
+
+    Attributes:
+        largest_bytes: the most that it ever kept.
+        checkpoint_bytes: the largest state and the largest weights together.
+        num_looks: how often it looked.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.largest_bytes = self.num_looks = 0
+        self._run_dir = run_dir
+        self._largest = {"states": 0, "weights": 0}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._weigh, daemon=True)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        return sum(self._largest.values())
+
+    def __enter__(self) -> "Scales":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _weigh(self) -> None:
+        while not self._over.wait(0.01):
+            sizes = [(name, size) for name in self._largest for size in self._sizes(self._run_dir / name)]
+            self.num_looks += 1
+            self.largest_bytes = max(self.largest_bytes, sum(size for _, size in sizes))
+            for name, size in sizes:
+                self._largest[name] = max(self._largest[name], size)
+
+    def _sizes(self, folder: Path) -> list[int]:
+        sizes = []
+        for path in folder.glob("*/*"):
+            # Hidden files, which become the others, count as they grow.
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append(path.stat().st_size)
+        return sizes
 
 
 def start(folder: Path, *words: str, module: str = "search.run", **environment: str) -> subprocess.Popen[str]:

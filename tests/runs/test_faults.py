@@ -34,6 +34,28 @@ HANG_AND_DIE = """
         return run_epoch(self)
     loop.Trainer.run_epoch = bad
 """
+# A worker's process is stopped once in each of three places: as it starts, in a trial, and in the final training. What
+# lasts minutes else lasts seconds.
+STOP = """
+    import signal
+    from search.trial import GalaxyTrial
+    def stop_once(place):
+        if not os.path.exists(place):
+            open(place, "w").close()
+            os.kill(os.getpid(), signal.SIGSTOP)
+    setup = GalaxyTrial.setup
+    def stopped_setup(self, config):
+        stop_once("stopped_start")
+        setup(self, config)
+    GalaxyTrial.setup = stopped_setup
+    def stopped_epoch(self):
+        stop_once("stopped_final" if "search.retrain" in sys.modules else "stopped_trial")
+        return run_epoch(self)
+    loop.Trainer.run_epoch = stopped_epoch
+if "search.run" in sys.orig_argv:
+    import search.watch
+    search.watch.SILENCE_S, search.watch.START_S, search.watch._LOOK_S = 6.0, 8.0, 1.0
+"""
 LITTLE_MEMORY = """
     def small(self, images):
         if len(images) > 8:
@@ -82,6 +104,16 @@ def test_trials_that_hang_or_die_are_ended_and_counted_and_the_others_go_on(surv
     assert "sitecustomize.py" in where
     assert "died" in trials[3].user_attrs["reason"]
     assert "one trial 3: its worker died; it goes on after epoch 0" in out
+
+
+def test_processes_that_are_stopped_are_replaced_wherever_they_were(survey: Path, tmp_path: Path) -> None:
+    words = ("--num-trials", "2", "--max-epochs", "1", "--max-concurrent", "1")
+    code, out, err = run_planted(tmp_path, survey, STOP, *words)
+    assert code == 0, (out, err)
+    assert {path.name for path in tmp_path.glob("stopped_*")} == {"stopped_start", "stopped_trial", "stopped_final"}
+    assert {one.state for one in trials_of(tmp_path)} == {TrialState.COMPLETE}
+    assert "one trial 0: its worker died" in out
+    assert "one trial 0: no sign of life from its worker" in out
 
 
 def test_memory_that_runs_out_halves_the_images_at_once_and_is_remembered(survey: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from blobs import SPACE, start
+from blobs import SPACE, Scales, start
 
 from search.journal import JOURNAL
 from search.study import load_studies
@@ -39,7 +39,7 @@ class Killed:
 
     def __init__(self, folder: Path, survey: Path, name: str) -> None:
         self._folder = folder
-        self._run_dir = folder / "runs" / name
+        self.run_dir = folder / "runs" / name
         self._first = ("--space", "one.py", "--data", str(survey), "--name", name, *WORDS)
         self._trained = folder / f"{name}.txt"
         site = folder / f"site-{name}"
@@ -48,12 +48,12 @@ class Killed:
         self._path = f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
 
     def start(self) -> "subprocess.Popen[str]":
-        begun = (self._run_dir / "run.json").exists()
-        words = ("--resume", str(self._run_dir)) if begun else self._first
+        begun = (self.run_dir / "run.json").exists()
+        words = ("--resume", str(self.run_dir)) if begun else self._first
         return start(self._folder, *words, PYTHONPATH=self._path)
 
     def num_epochs(self) -> int:
-        journal = self._run_dir / JOURNAL
+        journal = self.run_dir / JOURNAL
         return journal.read_bytes().count(b'"epoch:') if journal.exists() else 0
 
     def wait_for(self, process: "subprocess.Popen[str]", num_epochs: int, moments: list[str]) -> None:
@@ -65,7 +65,7 @@ class Killed:
             time.sleep(0.005)
 
     def record(self) -> list[tuple[Any, ...]]:
-        trials = load_studies(self._run_dir)["one"].get_trials()
+        trials = load_studies(self.run_dir)["one"].get_trials()
         return [(one.params, one.state, one.values, one.intermediate_values, told(one.user_attrs)) for one in trials]
 
     def epochs_trained(self) -> Counter[str]:
@@ -124,13 +124,8 @@ def whole(folder: Path, survey: Path) -> Killed:
     return search
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
-def test_a_search_killed_at_random_moments_is_the_one_that_nobody_killed(
-    whole: Killed, folder: Path, survey: Path, seed: int
-) -> None:
-    rng = random.Random(seed)  # noqa: S311
-    search = Killed(folder, survey, f"seed-{seed}")
+def go_through_kills(search: Killed, rng: random.Random) -> list[str]:
+    """Begin a search, kill it over and over, and let it end; what was killed when."""
     process = search.start()
     kinds = list(Counter(KILLS).elements())
     rng.shuffle(kinds)
@@ -156,13 +151,27 @@ def test_a_search_killed_at_random_moments_is_the_one_that_nobody_killed(
                 pipe.close()
             process = search.start()
     out, err = process.communicate(timeout=200)
-    print(f"seed {seed}: {'; '.join(moments)}")
     assert process.returncode == 0, (out, err)
+    return moments
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
+def test_a_search_killed_at_random_moments_is_the_one_that_nobody_killed(
+    whole: Killed, folder: Path, survey: Path, seed: int
+) -> None:
+    search = Killed(folder, survey, f"seed-{seed}")
+    with Scales(search.run_dir) as scales:
+        moments = go_through_kills(search, random.Random(seed))  # noqa: S311
+    print(f"seed {seed}: {'; '.join(moments)}")
     assert search.record() == whole.record()
     trained = search.epochs_trained()
     assert trained.keys() == whole.epochs_trained().keys()
     # One worker: each kill can cost the epoch that was running, and nothing else.
     assert sum(trained.values()) - len(trained) <= NUM_KILLS
+    # The trial that runs, and the best.
+    assert scales.num_looks > 1000
+    assert 0 < scales.largest_bytes <= (1 + 1) * 2 * scales.checkpoint_bytes
 
 
 def test_kills_leave_no_process_and_no_file_of_dead_trials(whole: Killed, folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from blobs import PX, SPACE, run
+from blobs import PX, SPACE, Scales, run
 from optuna.trial import TrialState
 
 from galaxy_models.training.checkpoint import load_model
@@ -19,16 +19,23 @@ from search.study import load_studies
 
 
 @pytest.fixture(scope="module")
-def finished(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run of two spaces, and what it printed."""
+def weighed(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Scales]:
+    """A run of two spaces, what it printed, and what it kept at every moment."""
     folder = tmp_path_factory.mktemp("search")
     for name in ("one", "two"):
         (folder / f"{name}.py").write_text(SPACE)
     words = ("--space", "one.py", "--space", "two.py", "--data", str(survey), "--name", "both")
-    code, out, err = run(folder, *words, "--num-trials", "6", "--max-epochs", "9", "--seed", "3")
+    with Scales(folder / "runs" / "both") as scales:
+        code, out, err = run(folder, *words, "--num-trials", "6", "--max-epochs", "9", "--seed", "3")
     assert code == 0, err
     assert "Traceback" not in err
-    return folder / "runs" / "both", out
+    return folder / "runs" / "both", out, scales
+
+
+@pytest.fixture(scope="module")
+def finished(weighed: tuple[Path, str, Scales]) -> tuple[Path, str]:
+    """The run, and what it printed."""
+    return weighed[:2]
 
 
 def test_each_backbone_has_its_own_study_and_its_share(finished: tuple[Path, str]) -> None:
@@ -65,6 +72,17 @@ def test_only_the_weights_of_each_best_trial_are_kept_and_they_are_those_of_its_
         assert measured["nll"] == pytest.approx(min(best.intermediate_values.values()), abs=1e-5)
         ended = [one for one in study.get_trials() if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         assert min(min(one.intermediate_values.values()) for one in ended) == min(best.intermediate_values.values())
+
+
+def test_there_are_never_more_checkpoints_than_running_trials_and_the_best_need(
+    weighed: tuple[Path, str, Scales],
+) -> None:
+    _, out, scales = weighed
+    running = re.search(r"machine +(\d+) trials at a time", out)
+    assert running is not None
+    assert scales.num_looks > 100
+    # The best trial of each of two spaces.
+    assert 0 < scales.largest_bytes <= (int(running[1]) + 2) * 2 * scales.checkpoint_bytes
 
 
 def test_the_named_command_trains_the_best_configuration_again(finished: tuple[Path, str]) -> None:

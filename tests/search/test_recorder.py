@@ -23,7 +23,10 @@ class Bench:
         self.folder = folder
         self.ledger = make_ledger(folder, **{"num_trials": 50, "scheduler": "none", "max_epochs": 3, **options})
         self.said: list[str] = []
-        self.recorder = Recorder(self.ledger, folder, keep_top=keep_top, say=self.said.append)
+        self.oom_kills = 5
+        self.recorder = Recorder(
+            self.ledger, folder, keep_top=keep_top, say=self.said.append, oom_kills=lambda: self.oom_kills
+        )
         self.scheduler = LedgerScheduler(self.ledger)
 
     def begin(self, key: str) -> Any:
@@ -90,6 +93,40 @@ def test_what_a_running_trial_wrote_and_did_not_report_yet_is_left_alone_until_i
     assert len(list(folder.iterdir())) == 3
     bench.tell(trial, fault="RuntimeError: boom", fault_exit_code=None)
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["on_trial_recover", "on_trial_error"])
+def test_what_a_dead_worker_had_not_finished_writing_is_deleted_before_its_trial_goes_on(
+    bench: Bench, how: str
+) -> None:
+    trial, other = bench.run("0", 0.5), bench.run("1", 0.6)
+    trial.run_metadata = SimpleNamespace(num_failures=1)
+    bench.oom_kills += 1  # So that it is put back, where Tune gives it up.
+    before = bench.kept()
+    names = (
+        "states/a/.trial-00000.pt.77", "weights/a/.trial-00000-epoch-0002.safetensors.77",
+        "states/a/.trial-00001.pt.78",
+    )  # fmt: skip
+    for name in names:
+        (bench.folder / name).write_bytes(b"half")
+    getattr(bench.recorder, how)(0, [], trial)
+    # The other one's worker may be writing this moment.
+    assert [(bench.folder / name).exists() for name in names] == [False, False, True]
+    (bench.folder / names[2]).unlink()
+    assert bench.kept() == before
+    assert bench.recorder.entry(other).outcome is None
+
+
+def test_what_the_workers_of_an_earlier_session_had_not_finished_writing_is_deleted_at_the_start(bench: Bench) -> None:
+    bench.run("0", 0.5)
+    before = bench.kept()
+    folders = [bench.folder / place for place in ("states/a", "weights/a", "states/b")]
+    folders[2].mkdir()
+    for folder, name in zip(folders, ("1.pt.7", "0-epoch-0002.safetensors.7", "3.pt.123456"), strict=True):
+        (folder / f".trial-0000{name}").write_bytes(b"half")
+    bench.recorder.setup(stop=None, num_samples=-1, total_num_samples=-1)
+    assert bench.kept() == before
+    assert list(folders[2].iterdir()) == []
 
 
 def test_the_end_of_a_session_leaves_running_trials_open_and_their_states_in_place(bench: Bench) -> None:
@@ -195,6 +232,57 @@ def test_a_worker_that_died_for_want_of_memory_goes_on_with_half_the_images(benc
     assert bench.said[0] == "a trial 0: its worker died; it goes on after epoch 1"
     memory = f"its worker died for want of memory: {size // 2} images at once from now on"
     assert bench.said[1] == f"a trial 0: {memory}; it goes on after epoch 1"
+
+
+def test_half_of_the_images_is_half_of_those_that_the_worker_came_down_to(bench: Bench, tmp_path: Path) -> None:
+    trial = bench.begin("0")
+    size = bench.recorder.entry(trial).config["batch_size"]
+    trial.config["micro_batch"] = 4 * size  # what was remembered of trials with larger batches
+    trial.error_file, trial.run_metadata = str(tmp_path / "error.txt"), SimpleNamespace(num_failures=1)
+    Path(trial.error_file).write_text("Failure # 1\nkilled due to an out of memory issue\n")
+    bench.recorder.on_trial_recover(0, [], trial)
+    assert trial.config["micro_batch"] == size // 2
+    bench.tell(trial, **epoch(1, 0.5), micro_batch=size / 8, diverged=0.0)
+    bench.recorder.on_trial_recover(0, [], trial)
+    assert trial.config["micro_batch"] == size // 16
+
+
+def test_a_worker_that_the_kernel_killed_for_want_of_memory_goes_on_with_half_the_images(bench: Bench) -> None:
+    trial = bench.begin("0")
+    size = bench.recorder.entry(trial).config["batch_size"]
+    trial.run_metadata = SimpleNamespace(num_failures=1)
+    # Somebody killed it, in whose time the kernel killed nobody.
+    bench.recorder.on_trial_recover(0, [], trial)
+    assert (trial.config["micro_batch"], trial.run_metadata.num_failures) == (None, 1)
+    bench.oom_kills += 1
+    bench.recorder.on_trial_recover(0, [], trial)
+    assert (trial.config["micro_batch"], trial.run_metadata.num_failures) == (size // 2, 0)
+    assert bench.said[1].startswith(f"a trial 0: its worker died for want of memory: {size // 2} images at once")
+    # The kernel killed another process, before the trial's latest epoch; or killed, when the worker was out of reach.
+    bench.oom_kills += 1
+    bench.tell(trial, **epoch(1, 0.5), diverged=0.0)
+    bench.recorder.on_trial_recover(0, [], trial)
+    bench.oom_kills += 1
+    bench.recorder.lose(trial, "no sign of life")
+    bench.recorder.on_trial_recover(0, [], trial)
+    assert trial.config["micro_batch"] == size // 2
+
+
+def test_a_trial_whose_restarts_are_spent_goes_on_as_long_as_its_images_can_be_halved(bench: Bench) -> None:
+    size = bench.recorder.entry(bench.begin("0")).config["batch_size"]
+    entry, halvings = bench.recorder.entry(SimpleNamespace(trial_id="0")), 0  # type: ignore[arg-type]
+    while entry.outcome is None:
+        if halvings:
+            assert bench.ledger.start(str(halvings)) is entry
+        config = {"micro_batch": bench.ledger.accounts["a"].micro_batch(None)}
+        trial: Any = SimpleNamespace(trial_id=str(halvings), error_file=None, config=config, num_failures=1)
+        trial.run_metadata = SimpleNamespace(num_failures=0)
+        bench.recorder.on_trial_start(0, [], trial)
+        bench.oom_kills += 1
+        bench.recorder.on_trial_error(0, [], trial)
+        halvings += 1
+    assert 2 ** (halvings - 1) == size
+    assert bench.said == ["a trial 0: its worker died for want of memory; it goes on after epoch 0"] * (halvings - 1)
 
 
 NODE_DIED = "Failure # 1\nThe actor died because its node has died. Node Id: 5e. Reason: unexpected termination\n"

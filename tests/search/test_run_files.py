@@ -11,9 +11,9 @@ import pytest
 from odd_storage import OddStorage
 
 from search import run_files as module
-from search.errors import StorageError
+from search.errors import StorageError, UnheardError
 from search.places import CACHE_VARIABLE, cache_dir
-from search.run_files import RunFiles, until_done
+from search.run_files import RunFiles
 
 
 @pytest.fixture(autouse=True)
@@ -90,29 +90,39 @@ def test_a_worker_may_start_while_the_storage_does_not_answer() -> None:
         files.fetch(files.root / "x")
 
 
-def test_a_full_disk_and_a_silent_storage_are_waited_for() -> None:
-    met: list[Exception] = [OSError(errno.ENOSPC, "full"), StorageError("away"), OSError(errno.EDQUOT, "full")]
+def test_a_full_disk_and_a_silent_storage_are_waited_for_and_that_is_told(tmp_path: Path) -> None:
+    met: list[Exception] = [
+        OSError(errno.ENOSPC, "full"), StorageError("s3://b: away"), OSError(errno.EDQUOT, "full", "/quota"),
+        UnheardError("no answer"),
+    ]  # fmt: skip
+    told: list[str] = []
 
     def work() -> int:
         if met:
             raise met.pop(0)
         return 3
 
-    assert until_done(work) == 3
+    files = RunFiles(tmp_path, None, tell=told.append)
+    assert files.until_done(work) == 3
+    room = "the disk is full: waiting for room"
+    waits = [f"{tmp_path}: {room}", "waiting for the storage: s3://b: away", f"/quota: {room}", "waiting: no answer"]
+    assert told == [*waits, ""]
+    assert files.until_done(work) == 3
+    assert len(told) == 5
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), ValueError("broken")])
-def test_what_does_not_pass_is_not_waited_for(error: Exception) -> None:
+def test_what_does_not_pass_is_not_waited_for(tmp_path: Path, error: Exception) -> None:
     met = [error]
 
     def work() -> None:
         raise met.pop()
 
     with pytest.raises(type(error), match="broken"):
-        until_done(work)
+        RunFiles(tmp_path, None).until_done(work)
 
 
-def test_a_signal_ends_the_waiting() -> None:
+def test_a_signal_ends_the_waiting(tmp_path: Path) -> None:
     received: list[int] = []
 
     def work() -> None:
@@ -121,5 +131,5 @@ def test_a_signal_ends_the_waiting() -> None:
         raise StorageError("away")
 
     with pytest.raises(StorageError, match="away"):
-        until_done(work, received=received)
+        RunFiles(tmp_path, None).until_done(work, received=received)
     assert len(received) == 1

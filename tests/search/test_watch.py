@@ -1,19 +1,22 @@
 """Workers that cannot be reached any more: who counts as silent, and that one that was replaced does nothing more."""
 
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from ray.exceptions import RpcError
 
 import search.pulse
 import search.watch
 from search.errors import UnheardError
-from search.pulse import Pulse, dismiss, read_signs
-from search.watch import Listener, Watch
+from search.pulse import Pulse, dismiss, read_signs, words_of
+from search.watch import Listener, StartWatch, Watch, end_unready_workers
 
 SILENCE_S, INTERVAL_S = 60.0, 5.0
 
@@ -139,6 +142,60 @@ def test_a_worker_that_ray_gave_up_is_told_that_it_was_replaced(bench: Bench, ho
     assert bench.killed == []
 
 
+class Starts:
+    """A watch over trials that wait for their workers, with a clock that is set by hand."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now, self.num_ended = 1000.0, 0
+        patch.setattr(search.watch, "time", SimpleNamespace(monotonic=lambda: self.now))
+        patch.setattr(search.watch, "end_unready_workers", self.end)
+        self.watch = StartWatch(100.0)
+
+    def end(self) -> None:
+        self.num_ended += 1
+
+    def look(self, *statuses: str, for_s: float, every_s: float = 1.0) -> None:
+        trials: list[Any] = [SimpleNamespace(trial_id=f"{n}", status=one) for n, one in enumerate(statuses)]
+        until = self.now + for_s
+        while self.now < until:
+            self.now += every_s
+            self.watch.on_step_end(0, trials)
+
+
+def test_workers_that_do_not_become_ready_are_ended_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = Starts(monkeypatch)
+    starts.look("RUNNING", "TERMINATED", "ERROR", for_s=1000)
+    starts.look("RUNNING", "PENDING", for_s=90)
+    starts.look("RUNNING", "RUNNING", for_s=20)
+    starts.look("RUNNING", "PENDING", for_s=80)
+    # The driver was held up.
+    starts.look("RUNNING", "PENDING", for_s=3600, every_s=3600)
+    assert starts.num_ended == 0
+    starts.look("RUNNING", "PENDING", for_s=15)
+    assert starts.num_ended == 1
+    starts.look("RUNNING", "PENDING", for_s=90)
+    assert starts.num_ended == 1
+    starts.look("RUNNING", "PENDING", for_s=15)
+    assert starts.num_ended == 2
+
+
+@pytest.mark.parametrize(("title", "expected"), [("ray::IDLE", True), ("ray::GalaxyTrial.__init__", True),
+                                                ("ray::GalaxyTrial.train", False), ("python", False)])  # fmt: skip
+def test_of_the_processes_below_this_one_those_are_ended_that_make_a_worker_ready(title: str, expected: bool) -> None:
+    words = ["bash", "-c", f"exec -a {title} sleep 60"]
+    with subprocess.Popen(words) as process:
+        deadline = time.monotonic() + 10
+        while psutil.Process(process.pid).cmdline()[:1] != [title]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        # As it is when it cannot take any order.
+        process.send_signal(signal.SIGSTOP)
+        end_unready_workers()
+        time.sleep(0.1)
+        assert (process.poll() == -signal.SIGKILL) is expected
+        process.kill()
+
+
 class Head:
     """The memory of Ray's head."""
 
@@ -188,6 +245,15 @@ def test_a_worker_gives_signs_while_it_works_and_none_while_it_waits(head: Head)
     with pulse.working():
         assert changes("a", within_s=10)
         assert changes("a", within_s=10)
+        assert words_of(read_signs(["a"])["a"]) == ""
+        pulse.tell("waiting for röom")
+        changes("a", within_s=10)
+        assert changes("a", within_s=10)
+        assert words_of(read_signs(["a"])["a"]) == "waiting for röom"
+        pulse.tell("")
+        changes("a", within_s=10)
+        assert changes("a", within_s=10)
+        assert words_of(read_signs(["a"])["a"]) == ""
     # The end of the work may still be told.
     changes("a", within_s=0.2)
     assert not changes("a", within_s=0.3)

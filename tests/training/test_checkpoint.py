@@ -1,5 +1,6 @@
 """Weights and states on disk."""
 
+import errno
 import os
 import resource
 import signal
@@ -121,6 +122,16 @@ def test_state_is_written_as_tensors_of_the_processor(tmp_path: Path) -> None:
     # The meta device stands for a graphics card: torch cannot copy from it, and so says that it was asked to.
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
         save_state(tmp_path / "state.pt", {"epoch": 1, "optimizer": [{"a": torch.empty(3, device="meta")}]})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+@pytest.mark.parametrize("num_values", [1, 100_000])
+def test_a_full_disk_is_told_as_such(tmp_path: Path, num_values: int) -> None:
+    (tmp_path / f".state.pt.{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_state(tmp_path / "state.pt", {"model": {"a": torch.zeros(num_values)}})
+    assert caught.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
 
 

@@ -104,6 +104,14 @@ def test_micro_batches_are_resumed(shapes, tmp_path: Path) -> None:
     _goes_on_alike(resumed, straight, epochs=1)
 
 
+@pytest.mark.parametrize(("begun_with", "saved", "expected"), [(4, 8, 4), (8, 4, 4), (8, 8, 8), (None, 8, 8)])
+def test_a_state_gives_no_images_back_that_did_not_fit(shapes, begun_with, saved, expected) -> None:
+    config = small_config(epochs=2)
+    resumed = _trainer(config, shapes, micro_batch=begun_with)
+    resumed.load_state_dict(_trainer(config, shapes, micro_batch=saved).state_dict())
+    assert resumed.micro_batch == expected
+
+
 def test_float16_scales_its_gradients_and_resumes(shapes, tmp_path: Path, monkeypatch) -> None:
     # What graphics cards without bf16 do, run on the processor.
     monkeypatch.setattr(loop, "resolve_precision", lambda _name, device: Precision(device, torch.float16))
