@@ -56,6 +56,11 @@ def test_the_clock_goes_on_from_the_last_epoch_of_the_session_before(job: Job) -
         assert spent_before(job.options, ledger) == ""
 
 
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_workers_give_signs_of_life_on_one_machine_and_on_many(job: Job, address: str | None) -> None:
+    assert change(job, address=address).constants()["silence_s"] == 90.0
+
+
 @pytest.mark.parametrize(
     ("options", "words", "option"),
     [
