@@ -106,6 +106,8 @@ def test_trials_that_hang_or_die_are_ended_and_counted_and_the_others_go_on(surv
     assert "one trial 3: its worker died; it goes on after epoch 0" in out
 
 
+# A minute of waiting; the parts of it are tested by themselves.
+@pytest.mark.slow
 def test_processes_that_are_stopped_are_replaced_wherever_they_were(survey: Path, tmp_path: Path) -> None:
     words = ("--num-trials", "2", "--max-epochs", "1", "--max-concurrent", "1")
     code, out, err = run_planted(tmp_path, survey, STOP, *words)

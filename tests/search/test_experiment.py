@@ -82,6 +82,11 @@ def test_what_a_session_searched_after_its_last_epoch_counts_once_it_has_ended(j
         assert 1000.0 <= ledger.elapsed_s() < 1010.0
 
 
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_workers_give_signs_of_life_on_one_machine_and_on_many(job: Job, address: str | None) -> None:
+    assert change(job, address=address).constants()["silence_s"] == 90.0
+
+
 @pytest.mark.parametrize(
     ("options", "words", "option"),
     [
