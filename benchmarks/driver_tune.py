@@ -132,6 +132,8 @@ def run_stock(folder: Path, num_trials: int, workers: int) -> dict[str, float]:
             metric="val_nll",
             mode="min",
             num_samples=num_trials,
+            # Else Tune starts a worker ahead for the trial that waits, and seldom uses one again.
+            max_concurrent_trials=workers,
             search_alg=OptunaSearch(define, metric="val_nll", mode="min", seed=0),
             scheduler=ASHAScheduler(max_t=MAX_EPOCHS, grace_period=1, reduction_factor=3),
             reuse_actors=True,
