@@ -98,6 +98,7 @@ def run_ours(folder: Path, num_trials: int, workers: int) -> dict[str, float]:
             raise ended.fault
         (account,) = ended.ledger.accounts.values()
         trials = account.study.get_trials(deepcopy=False)
+        assert len(trials) >= num_trials, f"{len(trials)} trials, expected {num_trials}"
         found.update(trials=len(trials), results=sum(len(trial.intermediate_values) for trial in trials))
         raise Over
 
@@ -132,18 +133,23 @@ def run_stock(folder: Path, num_trials: int, workers: int) -> dict[str, float]:
             metric="val_nll",
             mode="min",
             num_samples=num_trials,
-            # Else Tune starts a worker ahead for the trial that waits, and seldom uses one again.
-            max_concurrent_trials=workers,
             search_alg=OptunaSearch(define, metric="val_nll", mode="min", seed=0),
             scheduler=ASHAScheduler(max_t=MAX_EPOCHS, grace_period=1, reduction_factor=3),
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name="stock", storage_path=str(folder), verbose=0),
+        run_config=tune.RunConfig(
+            name="stock",
+            storage_path=str(folder),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            verbose=0,
+        ),
     )
     clock = Clock()
     results = tuner.fit()
     found = clock.read()
     ray.shutdown()
+    if results.errors:
+        raise results.errors[0]
     rows = [result.metrics["training_iteration"] for result in results if result.metrics]
     return found | {"trials": len(rows), "results": sum(rows)}
 
