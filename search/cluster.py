@@ -52,7 +52,10 @@ def running_ray(address: str | None, remedy: str) -> Iterator[list[tuple[int, in
     Yields:
         Processors and GPUs of each machine.
     """
-    with ended_by_sigterm(), local_ray(remedy) if address is None else joined_ray(address, remedy) as sizes:
+    started = local_ray(remedy) if address is None else joined_ray(address, remedy)
+    with ended_by_sigterm(), _heard_ctrl_c() as heard, started as sizes:
+        if heard:
+            raise KeyboardInterrupt
         yield sizes
 
 
@@ -73,6 +76,22 @@ def ended_by_sigterm() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def _heard_ctrl_c() -> Iterator[list[int]]:
+    """Note each Ctrl-C, beside what it does as ever: Python passes over its exception where Ray happens to clean up."""
+    heard: list[int] = []
+
+    def note(number: int, _: object) -> NoReturn:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from galaxy_models.errors import OutOfMemoryError
+from galaxy_models.training.runtime import give_back_memory
 
 T = TypeVar("T")
 
@@ -95,6 +96,8 @@ class MicroBatch:
 
     def _free(self) -> None:
         gc.collect()
+        # What the process keeps of its own heap is lacking where libraries ask the system for memory.
+        give_back_memory()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -330,7 +330,7 @@ def test_an_interruption_leaves_nothing_that_looks_complete(
         # As a terminal does: the whole group is told of Ctrl-C.
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         errors = process.communicate(timeout=60)[1]
-    assert process.returncode == code
+    assert process.returncode == code, errors
     assert "Traceback" not in errors
     if number == signal.SIGKILL:
         assert not (tmp_path / "out").exists()

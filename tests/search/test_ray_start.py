@@ -1,5 +1,6 @@
 """Signals while Ray starts or ends: the code is the signal's, and Ray's end is not taken for a fault."""
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import ray
 
 from search import cluster as module
-from search.cluster import ended_by_sigterm, local_ray
+from search.cluster import ended_by_sigterm, local_ray, running_ray
 
 
 def exit_as_ray_does(number: int, _: object) -> NoReturn:
@@ -59,3 +60,16 @@ def test_ctrl_c_while_ray_starts_is_no_death_of_its_processes(tmp_path: Path, mo
     children[0].wait()
     time.sleep(0.3)
     assert left == []
+
+
+def test_a_ctrl_c_that_ray_passes_over_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pass_over(**_: Any) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ray, "init", pass_over)
+    monkeypatch.setattr(module, "node_sizes", list)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"), running_ray(None, "try again"):
+        pytest.fail("it started")
+    assert signal.getsignal(signal.SIGINT) == before
