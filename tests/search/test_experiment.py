@@ -55,12 +55,17 @@ def test_the_ledger_has_what_was_asked_for_and_its_study_is_on_the_disk(job: Job
         assert [one.user_attrs["survey_digest"] for one in trials] == ["sha256:0"] * 2
 
 
-def test_the_clock_goes_on_from_the_last_epoch_of_the_session_before(job: Job) -> None:
+def leave_epoch(job: Job, *, after_s: float) -> None:
+    """What a session leaves that told of one epoch."""
     with opened_ledger(job) as ledger:
         ledger.start("0")
-        ledger.elapsed_s = lambda: 1000.0
+        ledger.elapsed_s = lambda: after_s
         ledger.report("0", epoch(1, 0.5))
     leave_state(job)
+
+
+def test_the_clock_goes_on_from_the_last_epoch_of_the_session_before(job: Job) -> None:
+    leave_epoch(job, after_s=1000.0)
     with opened_ledger(job) as ledger:
         assert 1000.0 <= ledger.elapsed_s() < 1010.0
         assert spent_before(change(job, time_budget_s=1500.0).options, ledger) == ""
@@ -68,11 +73,7 @@ def test_the_clock_goes_on_from_the_last_epoch_of_the_session_before(job: Job) -
 
 
 def test_what_a_session_searched_after_its_last_epoch_counts_once_it_has_ended(job: Job) -> None:
-    with opened_ledger(job) as ledger:
-        ledger.start("0")
-        ledger.elapsed_s = lambda: 1000.0
-        ledger.report("0", epoch(1, 0.5))
-    leave_state(job)
+    leave_epoch(job, after_s=1000.0)
     with opened_ledger(replace(job, before_s=3900.0)) as ledger:
         assert 3900.0 <= ledger.elapsed_s() < 3910.0
         bounded = change(job, time_budget_s=3600.0)
