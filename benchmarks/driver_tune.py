@@ -28,6 +28,7 @@ import eight_parameters
 from ray import tune
 
 from galaxy_models.task import METRICS
+from search.lean import LeanTrainable
 
 HERE = Path(__file__).parent
 OURS, STOCK = "ours", "stock"
@@ -107,12 +108,16 @@ def run_ours(folder: Path, num_trials: int, workers: int) -> dict[str, float]:
     words = ["--space", str(HERE / "eight_parameters.py"), "--data", str(folder / "survey"), "--runs-dir", str(folder)]
     words += ["--num-trials", str(num_trials), "--max-epochs", str(MAX_EPOCHS), "--max-concurrent", str(workers)]
     with (
-        mock.patch.object(search.experiment, "GalaxyTrial", CheapTrial),
+        mock.patch.object(search.experiment, "GalaxyTrial", LeanCheapTrial),
         mock.patch.object(search.job, "run_experiment", measured),
         contextlib.suppress(Over),
     ):
         sys.exit(main([*words, "--cpus-per-trial", "1"]))
     return found
+
+
+class LeanCheapTrial(CheapTrial, LeanTrainable):
+    """Likewise, with what a trial of ours takes from Tune's part of a result."""
 
 
 def define(trial: Any) -> None:

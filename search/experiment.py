@@ -22,6 +22,7 @@ from search.entry import epoch_metrics
 from search.errors import RunError
 from search.files import state_path
 from search.journal import JOURNAL, RunJournal
+from search.lean import LeanRecords
 from search.ledger import Ledger, Limits
 from search.live import LiveFile
 from search.mirror import Mirror
@@ -279,7 +280,7 @@ def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequ
     stopper = SearchStopper(budget_s=budget_s, received=received, fault=fault, spent=ledger.spent)
     pass_over_objects()
     with monitor:
-        _tuner(job, searcher, scheduler, stopper, [recorder, live, *watches, boards, monitor]).fit()
+        _tuner(job, searcher, scheduler, stopper, [recorder, live, *watches, boards, monitor, LeanRecords()]).fit()
         recorder.close()
         live.close()
     boards.close()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Random configurations before the sampler begins to learn, the named ones included.
 NUM_STARTUP_TRIALS = 10
 # Ended trials that a sampler looks at: the best half of this and the latest half. TPE's time grows with their number.
-MAX_HISTORY = 200
+MAX_HISTORY = 100
 MAX_RUNNING = 100
 # Values of a continuous parameter, and points in all, on a grid.
 GRID_VALUES = 3

@@ -1,7 +1,7 @@
 """TensorBoard files of a run: every metric per epoch and trial, and HParams with the best value reached."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import FileWriter
 
 from search.entry import Entry
 from search.ledger import Ledger
@@ -23,6 +23,10 @@ def _tag(metric: str) -> str | None:
         if metric.startswith(f"{split}_"):
             return f"{split}/{metric.removeprefix(f'{split}_')}"
     return _SCALARS.get(metric)
+
+
+def _scalars(values: Mapping[str, float]) -> Summary:
+    return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
 
 
 def _hparams(entry: Entry) -> dict[str, Any]:
@@ -44,7 +48,7 @@ class TensorBoard(Callback):
         self._ledger = ledger
         self._recorder = recorder
         self._folder = folder
-        self._writers: dict[str, tuple[Entry, SummaryWriter]] = {}
+        self._writers: dict[str, tuple[Entry, FileWriter]] = {}
         self._write_columns(parameters)
 
     def _write_columns(self, parameters: list[str]) -> None:
@@ -52,27 +56,22 @@ class TensorBoard(Callback):
         # only the parameters of its own branch of a conditional space.
         columns = [hparams_summary.HParam(name) for name in ("backbone", *parameters)]
         metrics = [hparams_summary.Metric(tag) for tag in (f"best/{self._ledger.objective}", "best/epoch")]
-        with SummaryWriter(str(self._folder)) as writer:
-            writer._get_file_writer().add_summary(hparams_summary.hparams_config_pb(columns, metrics))
+        with contextlib.closing(FileWriter(self._folder)) as writer:
+            writer.add_summary(hparams_summary.hparams_config_pb(columns, metrics))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
         """Write one epoch, all of its values at once."""
-        values = [
-            Summary.Value(tag=tag, simple_value=value)
-            for tag, value in ((_tag(metric), value) for metric, value in result.items())
-            if tag is not None
-        ]
+        values = {tag: value for metric, value in result.items() if (tag := _tag(metric)) is not None}
         if not values:
             return
         with self._dropped_on_a_full_disk(trial.trial_id):
             if trial.trial_id not in self._writers:
                 found = self._recorder.entry(trial)
                 folder = self._folder / found.space / f"trial-{found.number:05d}"
-                self._writers[trial.trial_id] = found, SummaryWriter(str(folder), flush_secs=5)
-            writer = self._writers[trial.trial_id][1]
-            writer._get_file_writer().add_summary(Summary(value=values), int(result["epoch"]))
+                self._writers[trial.trial_id] = found, FileWriter(folder, flush_secs=5)
+            self._writers[trial.trial_id][1].add_summary(_scalars(values), result["epoch"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Write the trial's line of the HParams page."""
@@ -91,14 +90,14 @@ class TensorBoard(Callback):
         if key not in self._writers:
             return
         found, writer = self._writers.pop(key)
-        with self._dropped_on_a_full_disk(key), writer:
+        with self._dropped_on_a_full_disk(key), contextlib.closing(writer):
             if found.outcome is None:
                 return
             name = f"{found.space}/trial-{found.number:05d}"
-            writer._get_file_writer().add_summary(hparams_summary.hparams_pb(_hparams(found), trial_id=name))
+            writer.add_summary(hparams_summary.hparams_pb(_hparams(found), trial_id=name))
             if found.best_epoch:
-                writer.add_scalar(f"best/{self._ledger.objective}", found.best_value, found.best_epoch)
-                writer.add_scalar("best/epoch", found.best_epoch, found.best_epoch)
+                best = {f"best/{self._ledger.objective}": found.best_value, "best/epoch": float(found.best_epoch)}
+                writer.add_summary(_scalars(best), found.best_epoch)
 
     @contextlib.contextmanager
     def _dropped_on_a_full_disk(self, key: str) -> Iterator[None]:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import ray
-from ray import tune
 
 from galaxy_models.cli import machine_fault
 from galaxy_models.config import TrainConfig
@@ -24,6 +23,7 @@ from galaxy_models.errors import GalaxyError
 from search.entry import better
 from search.errors import PeerDiedError, StorageError, TrialHungError
 from search.files import error_path, hang_path, state_path, weights_path
+from search.lean import LeanTrainable
 from search.limit import limited
 from search.nodes import check_run_dir, check_software, this_software
 from search.peers import Peers
@@ -42,7 +42,7 @@ WAIT_S = 2.0
 _FULL_PERCENT = 75.0
 
 
-class GalaxyTrial(tune.Trainable):
+class GalaxyTrial(LeanTrainable):
     """Trains one configuration, an epoch a step.
 
     Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `known_epochs` (those the study

@@ -85,6 +85,15 @@ def test_there_are_never_more_checkpoints_than_running_trials_and_the_best_need(
     assert 0 < scales.largest_bytes <= (int(running[1]) + 2) * 2 * scales.checkpoint_bytes
 
 
+def test_what_tune_writes_down_has_no_metric_and_every_trial(finished: tuple[Path, str]) -> None:
+    (path,) = (finished[0] / "tune").glob("experiment_state*.json")
+    trials = json.loads(path.read_text())["trial_data"]
+    assert len(trials) == sum(len(study.get_trials()) for study in load_studies(finished[0]).values())
+    kept = "".join(trial[1] for trial in trials)
+    assert "training_iteration" in kept
+    assert "nll" not in kept
+
+
 def test_the_named_command_trains_the_best_configuration_again(finished: tuple[Path, str]) -> None:
     folder = finished[0].parents[1]
     configs = json.loads((finished[0] / "report" / "best_configs.json").read_text())

@@ -170,14 +170,14 @@ def ended(number: int, value: float, *, state: TrialState = TrialState.COMPLETE,
 
 
 @pytest.mark.parametrize("direction", ["min", "max"])
-def test_the_history_is_the_best_and_the_latest_hundred(direction: Any) -> None:
+def test_the_history_is_the_best_and_the_latest_fifty(direction: Any) -> None:
     sign = 1.0 if direction == "min" else -1.0
     history, values = History(direction), np.random.default_rng(0).permutation(1000)
     for number, value in enumerate(values):
         history.add(ended(number, sign * float(value)))
     numbers = [trial.number for trial in history.selected()]
-    best = {number for number, value in enumerate(values) if value < 100}
-    assert set(numbers) == best | set(range(900, 1000))
+    best = {number for number, value in enumerate(values) if value < 50}
+    assert set(numbers) == best | set(range(950, 1000))
     assert numbers == sorted(numbers)
     assert len(numbers) <= MAX_HISTORY
 
@@ -189,13 +189,13 @@ def test_the_history_ranks_stopped_trials_by_how_far_they_came_and_leaves_failed
     far = ended(1000, 99.0, state=TrialState.PRUNED, step=3)
     history.add(far)
     history.add(ended(1001, 0.0, state=TrialState.FAIL))
-    for number in range(2000, 2150):
+    for number in range(2000, 2075):
         history.add(ended(number, 10_000.0))
     selected = {trial.number for trial in history.selected()}
     assert 1001 not in selected
-    # A hundred complete trials come before any that was stopped.
+    # Fifty complete trials come before any that was stopped.
     assert not selected & {0, 1, 2, 1000}
-    assert len(selected) == 100 + 50
+    assert len(selected) == 50 + 25
 
 
 def test_a_sampler_is_shown_no_more_than_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,12 @@
 """Tune's decisions are the ledger's."""
 
 import errno
-import json
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from two_spaces import epoch, make_ledger
 
@@ -76,13 +74,3 @@ def test_tune_finds_nothing_to_snapshot_and_nothing_to_look_for(tmp_path: Path) 
     assert pickle.loads(pickle.dumps(scheduler)).__dict__ == {}  # noqa: S301 (Tune pickles it)
     assert scheduler.choose_trial_to_run(None) is None
     assert scheduler.set_search_properties("objective", "min")
-
-
-def test_of_a_trial_that_has_ended_tune_has_no_statistics_to_write_down(tmp_path: Path) -> None:
-    trial = Trial("trainable", stub=True, trial_id="0")
-    trial.update_last_result({**epoch(1, 0.5), "trial_id": "0", "time_total_s": 1.0})
-    assert "val_nll" in json.loads(trial.run_metadata.get_json_state())["metric_analysis"]
-    LedgerScheduler(make_ledger(tmp_path)).on_trial_complete(None, trial, trial.last_result)
-    kept = json.loads(trial.run_metadata.get_json_state())
-    assert (kept["metric_analysis"], kept["metric_n_steps"]) == ({}, {})
-    assert trial.last_result["val_nll"] == 0.5

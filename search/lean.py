@@ -1,0 +1,46 @@
+"""Leaves out what Tune carries with each result and keeps of it, where a search has no use for it.
+
+Of each result Tune sends a trial's whole configuration back, and of each trial it keeps the last result and running
+statistics of every number in it, and writes all of that down when the search ends. The study is the record.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from ray import tune
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.result import DONE, NODE_IP, PID, TIME_TOTAL_S, TRAINING_ITERATION, TRIAL_ID
+
+# What Tune itself reads of a trial's last result: where it runs, how far it is and whether it has ended.
+_TUNES_OWN = frozenset((TRIAL_ID, NODE_IP, PID, TIME_TOTAL_S, TRAINING_ITERATION, DONE))
+
+
+class LeanTrainable(tune.Trainable):
+    """A trial whose results come without its configuration, which the driver has."""
+
+    def get_auto_filled_metrics(
+        self,
+        now: datetime | None = None,
+        time_this_iter: float | None = None,
+        timestamp: int | None = None,
+        debug_metrics_only: bool = False,
+    ) -> dict[str, Any]:
+        """What Tune adds to each result; see there."""
+        added = super().get_auto_filled_metrics(now, time_this_iter, timestamp, debug_metrics_only)
+        return {name: value for name, value in added.items() if name in _TUNES_OWN}
+
+
+class LeanRecords(Callback):
+    """Takes from each result what has been told to everybody. It comes last among Tune's callbacks."""
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Leave Tune what it reads itself; its statistics begin after this."""
+        for name in result.keys() - _TUNES_OWN:
+            del result[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """There is nothing to keep."""
+        return {}
