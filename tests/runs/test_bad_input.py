@@ -8,6 +8,19 @@ import pytest
 from blobs import SPACE, run
 
 from galaxy_models.data.manifest import SCHEMA_VERSION
+from search.run import main
+
+WORDS = ("--space", "one.py", "--data", "data")
+
+
+@pytest.fixture
+def place(survey: Path, tmp_path: Path) -> Path:
+    """A folder with a space and a survey that are both as they should be."""
+    (tmp_path / "data").mkdir()
+    for path in survey.iterdir():
+        (tmp_path / "data" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "one.py").write_text(SPACE)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -27,20 +40,27 @@ from galaxy_models.data.manifest import SCHEMA_VERSION
         (lambda space, data: raise_version(data / "manifest.json"), "schema"),
     ],
 )
-def test_bad_input_is_one_message_and_code_2(survey: Path, tmp_path: Path, break_it: Any, message: str) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    for path in survey.iterdir():
-        (data / path.name).write_bytes(path.read_bytes())
-    space = tmp_path / "one.py"
-    space.write_text(SPACE)
-    break_it(space, data)
-    code, _, err = run(tmp_path, "--space", "one.py", "--data", "data")
-    assert code == 2
+def test_bad_input_is_one_message_and_code_2(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], break_it: Any, message: str
+) -> None:
+    break_it(place / "one.py", place / "data")
+    monkeypatch.chdir(place)
+    assert main([*WORDS]) == 2
+    err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert len(err.strip().splitlines()) == 1
     assert message in err
-    assert not (tmp_path / "runs").exists()
+    assert not (place / "runs").exists()
+
+
+def test_a_process_of_its_own_says_no_more_than_that(place: Path) -> None:
+    flip_a_byte(place / "data" / "val-00000.arrow")
+    code, _, err = run(place, *WORDS)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert len(err.strip().splitlines()) == 1
+    assert "val-00000.arrow" in err
+    assert not (place / "runs").exists()
 
 
 def flip_a_byte(path: Path) -> None:
