@@ -134,8 +134,7 @@ def first_trials(
     if options.sampler == "grid":
         return {name: [] for name in spaces}  # a grid has its own order, and no place beside it
     queues = {
-        name: [queue_item({**item, **fixed[name]}, named=True) for item in space.named]
-        for name, space in spaces.items()
+        name: [queue_item(item, named=True) for item in space.named_with(fixed[name])] for name, space in spaces.items()
     }
     # A run that goes on has its queue in its studies.
     if options.warm_start is not None and options.resume is None:

@@ -1,8 +1,9 @@
 """Loads a space file and tries it out before anything is spent on it.
 
 A space file is Python. It defines `space(trial) -> TrainConfig`, and may name configurations to run first:
-`named = [{"learning_rate": 1e-3, ...}, ...]`, each a dictionary of the space's parameter names and values.
-Only the driver loads it; workers receive the configurations it returned.
+`named = [{"learning_rate": 1e-3, ...}, ...]`, each a dictionary of the space's parameter names and values. Where the
+user fixes `weights`, those named for other ones are left out. Only the driver loads it; workers receive the
+configurations it returned.
 """
 
 import hashlib
@@ -45,6 +46,20 @@ class Space:
     suggest: Callable[["optuna.Trial"], TrainConfig]
     named: tuple[dict[str, Any], ...]
     digest: str
+
+    def named_with(self, fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Named configurations as they run: with the user's values, and without those named for other `weights`.
+
+        If all were named for others all are kept: settings picked for other weights are better than random ones.
+
+        Args:
+            fixed: parameters that the user fixed, by name.
+        """
+        kept = self.named
+        if "weights" in fixed:
+            weights = fixed["weights"]
+            kept = tuple(item for item in self.named if item.get("weights", weights) == weights) or self.named
+        return [{**item, **fixed} for item in kept]
 
     def config(self, trial: "optuna.Trial") -> TrainConfig:
         """Ask the space file for one configuration.
@@ -170,11 +185,12 @@ def _probe(space: Space, seed: int, fixed: Mapping[str, Any]) -> Probe:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=fixed_sampler(optuna.samplers.RandomSampler(seed=seed), fixed))
-    for item in space.named:
-        study.enqueue_trial({**item, **fixed})
+    named = space.named_with(fixed)
+    for item in named:
+        study.enqueue_trial(item)
     configs: list[TrainConfig] = []
     distributions: dict[str, BaseDistribution] = {}
-    for index in range(len(space.named) + NUM_PROBES):
+    for index in range(len(named) + NUM_PROBES):
         trial = study.ask()
         with warnings.catch_warnings():
             # Optuna only warns of a named value outside its parameter's range.
@@ -182,7 +198,7 @@ def _probe(space: Space, seed: int, fixed: Mapping[str, Any]) -> Probe:
             config = space.config(trial)
         distributions |= trial.distributions
         _check_repeatable(space, trial, config)
-        if index < len(space.named) and not fixed:
+        if index < len(named) and not fixed:
             _check_named(space, index, trial)
         if config not in configs:
             configs.append(config)

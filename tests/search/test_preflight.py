@@ -61,6 +61,17 @@ def test_a_plan_says_what_will_be_searched(tmp_path: Path, survey: Path) -> None
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_search_begins_with_what_was_named_for_its_weights(tmp_path: Path, survey: Path) -> None:
+    text = CNN.replace("'width': 8}]", "'width': 8, 'weights': 'hf-hub:a/b'}, {'lr': 1e-2, 'weights': 'none'}]")
+    text = text.replace(
+        "    lr =", "    weights = trial.suggest_categorical('weights', ['hf-hub:a/b', 'none'])\n    lr ="
+    )
+    made = plan(
+        tmp_path, survey, text.replace("learning_rate=", "weights=weights, learning_rate="), fixed={"weights": "none"}
+    )
+    assert [item["params"] for item in made.queues["mine"]] == [{"lr": 1e-2, "weights": "none"}]
+
+
 def test_a_grid_has_no_queue_beside_it_and_must_not_be_too_large(tmp_path: Path, survey: Path) -> None:
     assert plan(tmp_path, survey, sampler="grid").queues == {"mine": []}
     many = "".join(f"    trial.suggest_float('p{index}', 0, 1)\n" for index in range(9))

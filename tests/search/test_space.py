@@ -38,6 +38,45 @@ def test_fixed_parameters_hold_in_named_and_random_configurations(tmp_path: Path
     assert {config.cnn.norm for config in probe.configs if config.cnn} == {"group"}
 
 
+WEIGHTS = HEAD + (
+    "named = [{'weights': 'imagenet', 'stages': 2, 'lr': 1e-4, 'batch': 32}, {'weights': 'none', 'lr': 1e-2}]\n"
+    "def space(trial):\n"
+    "    weights = trial.suggest_categorical('weights', ['imagenet', 'none', 'mine.pt'])\n"
+    "    stages = trial.suggest_int('stages', 0, 5) if weights == 'imagenet' else None\n"
+    "    lr = trial.suggest_float('lr', 1e-5, 1e-1, log=True)\n"
+    "    batch = trial.suggest_categorical('batch', [16, 32])\n"
+    "    return TrainConfig(backbone='resnet50', weights=weights, trainable_stages=stages, learning_rate=lr,\n"
+    "                       batch_size=batch)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "rates"),
+    [
+        ({}, [1e-4, 1e-2]),
+        ({"weights": "imagenet"}, [1e-4]),
+        ({"weights": "none", "batch": 16}, [1e-2]),
+        ({"batch": 16}, [1e-4, 1e-2]),
+        # Nothing was named for these, and something hand-picked is better than nothing.
+        ({"weights": "mine.pt"}, [1e-4, 1e-2]),
+    ],
+)
+def test_what_was_named_for_other_weights_than_those_fixed_is_left_out(
+    tmp_path: Path, fixed: dict[str, object], rates: list[float]
+) -> None:
+    space = load_space(write(tmp_path, WEIGHTS))
+    named = space.named_with(fixed)
+    assert [item["lr"] for item in named] == rates
+    assert all(item.items() >= fixed.items() for item in named)
+    first = probe_space(space, seed=0, fixed=fixed).configs[: len(rates)]
+    assert [config.learning_rate for config in first] == rates
+
+
+def test_what_was_named_without_weights_runs_with_any(tmp_path: Path) -> None:
+    space = load_space(write(tmp_path, WEIGHTS.replace("'weights': 'none', ", "")))
+    assert space.named_with({"weights": "none"}) == [{"weights": "none", "lr": 1e-2}]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

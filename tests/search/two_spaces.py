@@ -72,7 +72,7 @@ def write_space(folder: Path, name: str, text: str = SPACE) -> Space:
 
 def make_account(storage: Any, space: Space, terms: Terms = TERMS, *, sampler: str = "tpe", **fixed: Any) -> Account:
     """A space's account, as its study is in the storage."""
-    queue = [] if sampler == "grid" else [queue_item({**item, **fixed}, named=True) for item in space.named]
+    queue = [] if sampler == "grid" else [queue_item(item, named=True) for item in space.named_with(fixed)]
     study = open_study(storage, space, direction=terms.direction, queue=queue)
     distributions = probe_space(space, seed=0, fixed={}).distributions if sampler == "grid" else {}
     plan = SamplerPlan(name=sampler, space=space.name, seed=terms.seed, fixed=fixed, distributions=distributions)

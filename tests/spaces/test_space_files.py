@@ -2,23 +2,35 @@
 
 import ast
 import importlib.util
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import optuna
 import pytest
+from shapes_survey import make_shapes
 
 from galaxy_models.config import NAMED_BACKBONES, TrainConfig
 from galaxy_models.models import check_network, min_px
 from galaxy_models.models.backbones import create_backbone
 from galaxy_models.models.freezing import list_stages
+from galaxy_models.training.loop import Trainer
+from galaxy_models.training.runtime import Runtime
+from galaxy_models.training.survey import SurveyData
+from search.space import load_space, probe_space
 
-SPACES = sorted((Path(__file__).parents[2] / "spaces").glob("*.py"))
+ROOT = Path(__file__).parents[2]
+SPACES = sorted((ROOT / "spaces").glob("*.py"))
+# Those that begin with weights of ImageNet, or with random ones.
+TRANSFERRED = sorted(set(NAMED_BACKBONES) - {"cnn"})
 NUM_SAMPLES = 200
 # Sides of the images that surveys are commonly converted to; a space must do with the smallest.
 SURVEY_PX = 64
+# What a network scores that knows the shares of the drawn shapes and nothing else.
+SHAPES_ENTROPY = -sum(share * math.log(share) for share in (0.2, 0.5, 0.3))
 
 
 @pytest.fixture(scope="module", params=SPACES, ids=lambda path: path.stem)
@@ -39,6 +51,11 @@ def samples(space_file) -> list[tuple[TrainConfig, dict]]:
         trial = study.ask()
         drawn.append((space_file.space(trial), trial.params))
     return drawn
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> SurveyData:
+    return SurveyData(make_shapes(tmp_path_factory.mktemp("spaces") / "shapes"))
 
 
 def test_every_backbone_has_a_space():
@@ -70,12 +87,32 @@ def test_named_configurations_lie_in_the_space(space_file):
             assert trial.distributions[name]._contains(trial.distributions[name].to_internal_repr(value)), name
 
 
-def test_the_first_is_chosen_in_full(space_file):
+def test_what_is_named_is_chosen_in_full(space_file):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    study.enqueue_trial(space_file.named[0])
-    trial = study.ask()
-    space_file.space(trial)
-    assert trial.params.keys() == space_file.named[0].keys()
+    for values in space_file.named:
+        study.enqueue_trial(values)
+        trial = study.ask()
+        space_file.space(trial)
+        assert trial.params.keys() == values.keys()
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "none"])
+@pytest.mark.parametrize("backbone", TRANSFERRED)
+def test_a_search_with_the_weights_fixed_begins_with_what_was_named_for_them(backbone, weights):
+    space = load_space(ROOT / "spaces" / f"{backbone}.py")
+    (named,) = [item for item in space.named if item["weights"] == weights]
+    assert space.named_with({"weights": weights}) == [named]
+    first = probe_space(space, seed=0, fixed={"weights": weights}).configs[0]
+    assert (first.weights, first.image_px, first.learning_rate) == (weights, named["image_px"], named["learning_rate"])
+
+
+@pytest.mark.parametrize("backbone", TRANSFERRED)
+def test_what_is_named_for_random_weights_learns_from_them(backbone, shapes):
+    first = probe_space(load_space(ROOT / "spaces" / f"{backbone}.py"), seed=0, fixed={"weights": "none"}).configs[0]
+    px = max(32, min_px(backbone))
+    result = Trainer(replace(first, image_px=px, epochs=1), shapes, runtime=Runtime(threads=1)).run_epoch()
+    assert result["val_accuracy"] > 0.65  # half of them are disks
+    assert result["val_nll"] < SHAPES_ENTROPY
 
 
 def test_the_same_values_give_the_same_configuration(space_file, samples):
