@@ -2,13 +2,12 @@
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from galaxy_models.cli import run_command
+from galaxy_models.data.interruption import end_by_signals
 from galaxy_models.data.readers import READERS, Reader, find_reader
 
 _EPILOG = """\
@@ -115,12 +114,6 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
-def _terminate(number: int, _frame: object) -> NoReturn:
-    # An exception, so that the unfinished output is removed on the way out.
-    sys.exit(128 + number)
-
-
 if __name__ == "__main__":
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _terminate)
+    end_by_signals()
     sys.exit(main())

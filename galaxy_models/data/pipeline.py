@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 
+from galaxy_models.data.interruption import signals_held, signals_kept_off
 from galaxy_models.data.readers.base import ImageError, ImageSource, LoadedImage
 from galaxy_models.errors import MachineError
 
@@ -19,7 +20,6 @@ from galaxy_models.errors import MachineError
 _CHUNK_IMAGES = 32
 _CHUNK_BYTES = 4 * 2**20
 _CHUNKS_AHEAD = 3
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Outcome = LoadedImage | ImageError
 
@@ -63,8 +63,10 @@ def _in_order(
     pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker)
     waiting: deque[Future[list[Outcome]]] = deque()
     try:
+        _start_server()
         for chunk in chunks:
-            with _signals_held():
+            # A signal while a worker is being started would leave that worker behind.
+            with signals_held():
                 waiting.append(pool.submit(_load_chunk, chunk, px, crop))
             if len(waiting) > num_workers + _CHUNKS_AHEAD:
                 yield waiting.popleft().result()
@@ -78,28 +80,11 @@ def _in_order(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let signals wait: one that came while a worker is being started would leave that worker behind.
-
-    Python answers a signal in the main thread whichever thread received it, so masking is not enough: the handlers are
-    set aside, too. The processes started in between inherit the mask: the parent alone answers Ctrl-C, and ends its
-    workers in order.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    handlers = {number: signal.signal(number, lambda got, _: held.append(got)) for number in _ENDING_SIGNALS}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if held:
-            signal.raise_signal(held[0])
+def _start_server() -> None:
+    # First, since its start lets through in this thread the signals that are kept off.
+    resource_tracker.ensure_running()
+    with signals_held(), signals_kept_off():
+        forkserver.ensure_running()
 
 
 def _start_worker() -> None:

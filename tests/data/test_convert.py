@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from survey_files import encode, noise_image, tree_votes, votes_csv, write_class_folders
@@ -304,6 +305,26 @@ def slow_survey(tmp_path: Path) -> Path:
     return survey
 
 
+@pytest.fixture
+def heard_ctrl_c() -> Iterator[None]:
+    """Processes that the test starts hear Ctrl-C, also where a shell script runs the tests in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def start_conversion(survey: Path, out: Path) -> "subprocess.Popen[str]":
+    """A conversion that has begun to write."""
+    command = [sys.executable, "-m", "galaxy_models.data.convert", "folder", str(survey)]
+    command += ["--out", str(out), "--workers", "2", "--px", "32"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not leftovers(out.parent):
+        assert time.monotonic() < deadline, "the conversion did not start"
+        time.sleep(0.05)
+    return process
+
+
 def is_running(group: int) -> bool:
     try:
         os.killpg(group, 0)
@@ -312,6 +333,14 @@ def is_running(group: int) -> bool:
     return True
 
 
+def wait_for_end(group: int) -> None:
+    deadline = time.monotonic() + 30
+    while is_running(group):
+        assert time.monotonic() < deadline, "worker processes stayed behind"
+        time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)],
@@ -319,13 +348,7 @@ def is_running(group: int) -> bool:
 def test_an_interruption_leaves_nothing_that_looks_complete(
     slow_survey: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    command = [sys.executable, "-m", "galaxy_models.data.convert", "folder", str(slow_survey)]
-    command += ["--out", str(tmp_path / "out"), "--workers", "2", "--px", "32"]
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not leftovers(tmp_path):
-            assert time.monotonic() < deadline, "the conversion did not start"
-            time.sleep(0.05)
+    with start_conversion(slow_survey, tmp_path / "out") as process:
         time.sleep(0.5)
         # As a terminal does: the whole group is told of Ctrl-C.
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
@@ -336,7 +359,28 @@ def test_an_interruption_leaves_nothing_that_looks_complete(
         assert not (tmp_path / "out").exists()
     else:
         assert leftovers(tmp_path) == []
-    deadline = time.monotonic() + 30
-    while is_running(process.pid):
-        assert time.monotonic() < deadline, "worker processes stayed behind"
-        time.sleep(0.1)
+    wait_for_end(process.pid)
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_a_second_ctrl_c_leaves_at_once(slow_survey: Path, tmp_path: Path, num_processes: int) -> None:
+    with start_conversion(slow_survey, tmp_path / "out") as process:
+        deadline = time.monotonic() + 60
+        # Two help; the others are the workers, which begin to decode as soon as they are there.
+        while len(psutil.Process(process.pid).children(recursive=True)) < num_processes:
+            assert time.monotonic() < deadline, "no worker started"
+            time.sleep(0.01)
+        for _ in range(2):
+            time.sleep(0.3)
+            os.killpg(process.pid, signal.SIGINT)
+        try:
+            errors = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    # It did not even stay to tidy up: the next conversion does that.
+    (partial,) = leftovers(tmp_path)
+    assert partial.startswith(".out.partial-")
+    wait_for_end(process.pid)
