@@ -41,6 +41,10 @@ class LeanRecords(Callback):
         for name in result.keys() - _TUNES_OWN:
             del result[name]
 
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Let go of the statistics of what was left."""
+        trial.run_metadata.metric_analysis, trial.run_metadata.metric_n_steps = {}, {}
+
     def __getstate__(self) -> dict[str, Any]:
         """There is nothing to keep."""
         return {}

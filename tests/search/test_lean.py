@@ -31,4 +31,8 @@ def test_of_a_result_tune_keeps_no_metric() -> None:
     assert trial.last_result["training_iteration"] == 1
     assert (trial.temporary_state.location.hostname, trial.temporary_state.location.pid) == place
     kept = json.loads(trial.run_metadata.get_json_state())
+    assert "training_iteration" in kept["metric_analysis"]
     assert "val_nll" not in kept["metric_analysis"].keys() | kept["last_result"].keys()
+    LeanRecords().on_trial_complete(0, [trial], trial)
+    kept = json.loads(trial.run_metadata.get_json_state())
+    assert (kept["metric_analysis"], kept["metric_n_steps"]) == ({}, {})
