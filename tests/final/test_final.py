@@ -88,10 +88,9 @@ def test_what_is_done_is_not_done_again(shapes: Path, tmp_path: Path) -> None:
     assert [result.seed_index for result in told] == [0, 1, 2]
     assert [result.metrics for result in again[:2]] == [result.metrics for result in first]
     # Another configuration takes the place of the old, whose results are not to be found any more.
-    _run(tmp_path, shapes, _jobs(1, learning_rate=0.02), received=[])
-    assert [result.config["learning_rate"] for result in load_results(tmp_path)] == [0.02]
-    # Fewer seeds of the same configuration: those that are there stay.
     _run(tmp_path, shapes, _jobs(2, learning_rate=0.02), received=[])
+    assert [result.config["learning_rate"] for result in load_results(tmp_path)] == [0.02, 0.02]
+    # Fewer seeds of the same configuration: those that are there stay.
     _run(tmp_path, shapes, _jobs(1, learning_rate=0.02), received=[])
     assert [result.seed_index for result in load_results(tmp_path)] == [0, 1]
 

@@ -16,10 +16,10 @@ from optuna.trial import TrialState
 from search.study import load_studies
 
 
-def start_and_wait(survey: Path, folder: Path) -> "subprocess.Popen[str]":
+def start_and_wait(survey: Path, folder: Path, *words: str) -> "subprocess.Popen[str]":
     """A search that has begun to train."""
     (folder / "one.py").write_text(SPACE)
-    process = start(folder, "--space", "one.py", "--data", str(survey), "--name", "cut", "--num-trials", "500")
+    process = start(folder, "--space", "one.py", "--data", str(survey), "--name", "cut", "--num-trials", "500", *words)
     journal = folder / "runs" / "cut" / "study.journal"
     deadline = time.monotonic() + 100
     while not (journal.is_file() and b"epoch:1" in journal.read_bytes()):
@@ -59,9 +59,9 @@ def wait_for_a_place(folder: Path) -> None:
         time.sleep(0.1)
 
 
-def interrupt(survey: Path, folder: Path, number: signal.Signals) -> None:
+def interrupt(survey: Path, folder: Path, number: signal.Signals, *words: str) -> None:
     """A search that a signal ends, with a report and without a process left."""
-    process = start_and_wait(survey, folder)
+    process = start_and_wait(survey, folder, *words)
     ours = descendants(process.pid)
     assert len(ours) > 3
     process.send_signal(number)
@@ -85,7 +85,7 @@ def test_ctrl_c_ends_with_a_report_and_no_process_left(survey: Path, tmp_path: P
 
 
 def test_after_sigterm_the_final_training_is_still_to_be_had(survey: Path, tmp_path: Path) -> None:
-    interrupt(survey, tmp_path, signal.SIGTERM)
+    interrupt(survey, tmp_path, signal.SIGTERM, "--max-concurrent", "1")
     # Nothing more is to be searched, but the final training is still to be had.
     words = ("--num-trials", "500", "--epoch-budget", "1", "--final-seeds", "1")
     code, out, err = run(tmp_path, "--resume", "runs/cut", *words)
@@ -98,7 +98,7 @@ def test_after_sigterm_the_final_training_is_still_to_be_had(survey: Path, tmp_p
 
 
 def test_a_second_signal_leaves_at_once(survey: Path, tmp_path: Path) -> None:
-    process = start_and_wait(survey, tmp_path)
+    process = start_and_wait(survey, tmp_path, "--max-concurrent", "1")
     ours = descendants(process.pid)
     wait_for_a_place(tmp_path)
     during = status(tmp_path)
