@@ -11,6 +11,7 @@ import pytest
 from two_spaces import FOUR, SPACE, epoch, make_ledger, write_space
 
 from galaxy_models.data.manifest import Manifest, ShardEntry, SplitEntry
+from galaxy_models.errors import GalaxyError
 from galaxy_models.task import Task
 from search import run_dir as module
 from search.errors import RunError, SearchFault
@@ -289,31 +290,29 @@ def test_a_session_that_did_not_begin_leaves_the_record_of_the_one_before(
     assert [one["elapsed_s"] for one in bench.record["sessions"]] == [10.0, 0.0, 15.0]
 
 
-def test_a_new_run_that_was_refused_leaves_no_folder_and_is_told_to_nobody(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("error", "stays"),
+    [
+        (RunError("no GPU"), False),
+        # One can go on with it when the machine is better.
+        (SearchFault("no Ray"), True),
+    ],
+)
+def test_a_new_run_that_was_refused_leaves_no_folder_and_is_told_to_nobody(
+    bench: Bench, error: GalaxyError, *, stays: bool
+) -> None:
     told: list[Path] = []
     bench.run_dir.mkdir()
     with (
-        pytest.raises(RunError, match="no GPU"),
+        pytest.raises(type(error), match=str(error)),
         gone_if_refused(bench.run_dir),
         Session.begin(bench.run_dir, bench.options, bench.plan, saved=told.append),
     ):
-        raise RunError("no GPU")
-    assert not bench.run_dir.exists()
-    assert told == []
-
-
-def test_a_new_run_that_nobody_refused_stays(bench: Bench) -> None:
-    """One can go on with it when the machine is better."""
-    told: list[Path] = []
-    bench.run_dir.mkdir()
-    with (
-        pytest.raises(SearchFault, match="no Ray"),
-        gone_if_refused(bench.run_dir),
-        Session.begin(bench.run_dir, bench.options, bench.plan, saved=told.append),
-    ):
-        raise SearchFault("no Ray")
-    assert [path.name for path in told] == ["a.py", RECORD]
-    bench.go_on()
+        raise error
+    assert bench.run_dir.exists() == stays
+    assert [path.name for path in told] == (["a.py", RECORD] if stays else [])
+    if stays:
+        bench.go_on()
 
 
 def test_a_folder_with_trials_is_never_removed(bench: Bench) -> None:
