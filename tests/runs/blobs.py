@@ -1,13 +1,17 @@
 """Searches as a user starts them, on blobs small enough to learn in seconds."""
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import pytest
 
 from galaxy_models.data.manifest import SCHEMA_VERSION, Manifest, SplitEntry
 from galaxy_models.data.shards import ShardWriter
@@ -134,6 +138,24 @@ def run(folder: Path, *words: str, module: str = "search.run", **environment: st
     process = start(folder, *words, module=module, **environment)
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
+
+
+def run_here(folder: Path, main: Callable[[list[str]], int], *words: str) -> tuple[int, str, str]:
+    """The same within this process, which has loaded what a process of its own would have to load first."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        patch.dict(os.environ, COLUMNS="200"),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = main([*words])
+    return code, out.getvalue(), err.getvalue()
+
+
+def without_ray(patch: pytest.MonkeyPatch) -> None:
+    """Let a search of this process that ends before its first trial take a Ray as begun."""
+    patch.setattr("search.job.running_ray", lambda address, remedy: contextlib.nullcontext([(2, 0)]))
 
 
 def descendants(pid: int) -> set[int]:

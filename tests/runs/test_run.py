@@ -1,20 +1,23 @@
 """`python -m search.run` as a user starts it, on galaxies small enough to learn in seconds."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from blobs import PX, SPACE, Scales, run
+from blobs import PX, SLOW_EPOCHS, SPACE, Scales, run, run_here
 from optuna.trial import TrialState
 
+from galaxy_models.data.convert import main as convert
 from galaxy_models.training.checkpoint import load_model
 from galaxy_models.training.evaluation import evaluate
 from galaxy_models.training.runtime import Runtime
 from galaxy_models.training.survey import SurveyData
 from search.entry import FINALIST_OF
+from search.run import main as search
 from search.study import load_studies
 
 
@@ -161,10 +164,14 @@ def test_one_worker_and_one_seed_give_the_same_numbers_bit_for_bit(survey: Path,
 
 def test_votes_are_searched_within_a_time_budget(tmp_path: Path) -> None:
     words = ("simulated", "150", "--recipe", "none", "--px", str(PX), "--out", "votes")
-    assert run(tmp_path, *words, module="galaxy_models.data.convert")[0] == 0
+    assert run_here(tmp_path, convert, *words)[0] == 0
     (tmp_path / "one.py").write_text(SPACE)
+    # Time passes while nobody computes.
+    (tmp_path / "sitecustomize.py").write_text(SLOW_EPOCHS)
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     bounds = ("--num-trials", "500", "--max-concurrent", "1", "--time-budget", "30s", "--final-seeds", "1")
-    code, out, err = run(tmp_path, "--space", "one.py", "--data", "votes", "--name", "votes", *bounds)
+    words = ("--space", "one.py", "--data", "votes", "--name", "votes", *bounds)
+    code, out, err = run(tmp_path, *words, PYTHONPATH=path)
     assert code == 0, err
     assert "test rmse" in out
     assert "SIMULATED SKY" in out
@@ -179,6 +186,6 @@ def test_votes_are_searched_within_a_time_budget(tmp_path: Path) -> None:
 
 def test_a_run_is_never_written_over(finished: tuple[Path, str], survey: Path) -> None:
     folder = finished[0].parents[1]
-    code, _, err = run(folder, "--space", "one.py", "--data", str(survey), "--name", "both")
+    code, _, err = run_here(folder, search, "--space", "one.py", "--data", str(survey), "--name", "both")
     assert code == 2
     assert "exists already" in err

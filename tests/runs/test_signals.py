@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blobs import SPACE, descendants, run, start
+from blobs import SPACE, descendants, run, run_here, start
 from optuna.trial import TrialState
 
+from search.status import main as tell_status
 from search.study import load_studies
 
 
@@ -45,7 +46,7 @@ def lives(pid: int) -> bool:
 
 
 def status(folder: Path) -> dict[str, Any]:
-    code, out, err = run(folder, "runs/cut", "--json", module="search.status")
+    code, out, err = run_here(folder, tell_status, "runs/cut", "--json")
     assert code == 0, err
     found: dict[str, Any] = json.loads(out)
     return found
