@@ -99,7 +99,7 @@ def test_after_sigterm_the_final_training_is_still_to_be_had(survey: Path, tmp_p
 
 
 def test_a_second_signal_leaves_at_once(survey: Path, tmp_path: Path) -> None:
-    process = start_and_wait(survey, tmp_path, "--max-concurrent", "1")
+    process = start_and_wait(survey, tmp_path)
     ours = descendants(process.pid)
     wait_for_a_place(tmp_path)
     during = status(tmp_path)
@@ -109,7 +109,8 @@ def test_a_second_signal_leaves_at_once(survey: Path, tmp_path: Path) -> None:
     assert {one["address"] for one in during["live"]["running"]} <= {node["address"], ""}
     assert during["backbones"][0]["best"] > 0
     process.send_signal(signal.SIGINT)
-    time.sleep(0.1)
+    assert process.stdout is not None
+    assert any(line.startswith("stopping: ") for line in process.stdout)
     process.send_signal(signal.SIGINT)
     start_s = time.monotonic()
     process.communicate(timeout=30)
