@@ -15,7 +15,7 @@ from blobs import SPACE, Scales, start
 from search.journal import JOURNAL
 from search.study import load_studies
 
-NUM_TRIALS = 30
+NUM_TRIALS = 60
 # What is killed, in a random order. After a worker only the worker begins anew, which takes the least time.
 KILLS = {"driver": 4, "ray": 3, "worker": 14}
 NUM_KILLS = sum(KILLS.values())
