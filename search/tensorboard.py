@@ -9,9 +9,9 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
-from torch.utils.tensorboard import FileWriter
 
 from search.entry import Entry
+from search.event_file import EventFile
 from search.ledger import Ledger
 from search.recorder import Recorder
 
@@ -48,7 +48,7 @@ class TensorBoard(Callback):
         self._ledger = ledger
         self._recorder = recorder
         self._folder = folder
-        self._writers: dict[str, tuple[Entry, FileWriter]] = {}
+        self._files: dict[str, tuple[Entry, EventFile]] = {}
         self._write_columns(parameters)
 
     def _write_columns(self, parameters: list[str]) -> None:
@@ -56,8 +56,8 @@ class TensorBoard(Callback):
         # only the parameters of its own branch of a conditional space.
         columns = [hparams_summary.HParam(name) for name in ("backbone", *parameters)]
         metrics = [hparams_summary.Metric(tag) for tag in (f"best/{self._ledger.objective}", "best/epoch")]
-        with contextlib.closing(FileWriter(self._folder)) as writer:
-            writer.add_summary(hparams_summary.hparams_config_pb(columns, metrics))
+        with contextlib.closing(EventFile(self._folder)) as file:
+            file.add(hparams_summary.hparams_config_pb(columns, metrics))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -67,11 +67,11 @@ class TensorBoard(Callback):
         if not values:
             return
         with self._dropped_on_a_full_disk(trial.trial_id):
-            if trial.trial_id not in self._writers:
+            if trial.trial_id not in self._files:
                 found = self._recorder.entry(trial)
                 folder = self._folder / found.space / f"trial-{found.number:05d}"
-                self._writers[trial.trial_id] = found, FileWriter(folder, flush_secs=5)
-            self._writers[trial.trial_id][1].add_summary(_scalars(values), result["epoch"])
+                self._files[trial.trial_id] = found, EventFile(folder)
+            self._files[trial.trial_id][1].add(_scalars(values), int(result["epoch"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Write the trial's line of the HParams page."""
@@ -83,21 +83,21 @@ class TensorBoard(Callback):
 
     def close(self) -> None:
         """Close what the search's end left open; a trial that did not end gets its line when it does."""
-        for key in list(self._writers):
+        for key in list(self._files):
             self._close(key)
 
     def _close(self, key: str) -> None:
-        if key not in self._writers:
+        if key not in self._files:
             return
-        found, writer = self._writers.pop(key)
-        with self._dropped_on_a_full_disk(key), contextlib.closing(writer):
+        found, file = self._files.pop(key)
+        with self._dropped_on_a_full_disk(key), contextlib.closing(file):
             if found.outcome is None:
                 return
             name = f"{found.space}/trial-{found.number:05d}"
-            writer.add_summary(hparams_summary.hparams_pb(_hparams(found), trial_id=name))
+            file.add(hparams_summary.hparams_pb(_hparams(found), trial_id=name))
             if found.best_epoch:
                 best = {f"best/{self._ledger.objective}": found.best_value, "best/epoch": float(found.best_epoch)}
-                writer.add_summary(_scalars(best), found.best_epoch)
+                file.add(_scalars(best), found.best_epoch)
 
     @contextlib.contextmanager
     def _dropped_on_a_full_disk(self, key: str) -> Iterator[None]:
@@ -105,7 +105,7 @@ class TensorBoard(Callback):
         try:
             yield
         except OSError:
-            self._writers.pop(key, None)
+            self._files.pop(key, None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune snapshots its callbacks; nothing reads that, since the study is the record."""

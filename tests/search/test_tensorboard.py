@@ -1,14 +1,18 @@
 """TensorBoard shows each epoch, and the best value of each trial beside its parameters."""
 
 import math
+import resource
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.summary_pb2 import Summary
 from two_spaces import epoch, make_ledger
 
+from search.event_file import EventFile
 from search.recorder import Recorder
 from search.tensorboard import TensorBoard
 
@@ -51,6 +55,36 @@ def test_every_epoch_the_best_and_the_parameters_of_each_trial_are_written(tmp_p
     left = read(tmp_path / "tb" / "a" / "trial-00001")
     assert scalars(left, "val/nll") == pytest.approx({1: 0.7})
     assert not [tag for tag in left.Tags()["scalars"] if tag.startswith("best/")]
+
+
+def test_an_epoch_stands_in_its_file_at_once_and_no_thread_is_made_for_it(tmp_path: Path) -> None:
+    threads = threading.active_count()
+    file = EventFile(tmp_path / "one")
+    file.add(Summary(value=[Summary.Value(tag="val/nll", simple_value=0.5)]), 7)
+    assert threading.active_count() == threads
+    assert scalars(read(tmp_path / "one"), "val/nll") == {7: 0.5}
+    file.close()
+
+
+def test_a_curve_whose_file_does_not_take_it_ends_where_it_was(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", max_epochs=3, scheduler="none")
+    recorder = Recorder(ledger, tmp_path, keep_top=1, say=print)
+    boards = TensorBoard(ledger, recorder, tmp_path / "tb", ["lr"])
+    trial = SimpleNamespace(trial_id="0")
+    ledger.start("0")
+    recorder.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+    boards.on_trial_result(0, [], trial, epoch(1, 0.5))  # type: ignore[arg-type]
+    (file,) = (tmp_path / "tb" / "a" / "trial-00000").iterdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The disk takes half of the next record; what is told after that comes whole, in a file of its own.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 10, limits[1]))
+    try:
+        boards.on_trial_result(0, [], trial, epoch(2, 0.4))  # type: ignore[arg-type]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    boards.on_trial_result(0, [], trial, epoch(3, 0.3))  # type: ignore[arg-type]
+    boards.close()
+    assert scalars(read(file.parent), "val/nll") == pytest.approx({1: 0.5, 3: 0.3})
 
 
 def test_the_columns_are_declared_once_and_each_trial_has_its_values(tmp_path: Path) -> None:
