@@ -28,7 +28,7 @@ import eight_parameters
 from ray import tune
 
 from galaxy_models.task import METRICS
-from search.lean import LeanTrainable
+from search.lean import LeanTrainable, unpack
 
 HERE = Path(__file__).parent
 OURS, STOCK = "ours", "stock"
@@ -41,9 +41,13 @@ class CheapTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin a trial."""
-        chosen = config.get("train", config)
+        chosen = self.chosen(config)
         self._epoch = 0
         self._rate, self._drop_rate = chosen["learning_rate"], chosen["drop_rate"]
+
+    def chosen(self, config: dict[str, Any]) -> dict[str, Any]:
+        """What was suggested."""
+        return config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another one in the same process."""
@@ -117,7 +121,12 @@ def run_ours(folder: Path, num_trials: int, workers: int) -> dict[str, float]:
 
 
 class LeanCheapTrial(CheapTrial, LeanTrainable):
-    """Likewise, with what a trial of ours takes from Tune's part of a result."""
+    """Likewise, with what a trial of ours takes from Tune's part of a result, and its configuration packed."""
+
+    def chosen(self, config: dict[str, Any]) -> dict[str, Any]:
+        """See there."""
+        train: dict[str, Any] = unpack(config)["train"]
+        return train
 
 
 def define(trial: Any) -> None:

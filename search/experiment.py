@@ -11,6 +11,7 @@ from typing import Any
 
 from optuna.storages import JournalStorage
 from ray import tune
+from ray.tune.experiment import Trial
 from rich.console import Console
 
 from galaxy_models.cli import machine_fault
@@ -22,7 +23,7 @@ from search.entry import epoch_metrics
 from search.errors import RunError
 from search.files import state_path
 from search.journal import JOURNAL, RunJournal
-from search.lean import LeanRecords
+from search.lean import LeanRecords, pack_alike
 from search.ledger import Ledger, Limits
 from search.live import LiveFile
 from search.mirror import Mirror
@@ -334,6 +335,11 @@ def waiter(console: Console, received: Sequence[int]) -> Callable[[OSError], Non
     return wait
 
 
+def _name(trial: Trial) -> str:
+    """What Tune calls a trial. It pickles this for each, and of a function in a module only the name."""
+    return trial.trial_id
+
+
 def _tuner(
     job: Job,
     searcher: StudySearcher,
@@ -350,14 +356,14 @@ def _tuner(
         resources = tune.PlacementGroupFactory(bundles(places), strategy=STRATEGY)
     return tune.Tuner(
         tune.with_resources(GalaxyTrial, resources),
-        param_space=job.constants(),
+        param_space=pack_alike(job.constants()),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
-            trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: trial.trial_id,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
             name="tune",

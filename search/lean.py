@@ -1,9 +1,13 @@
 """Leaves out what Tune carries with each result and keeps of it, where a search has no use for it.
 
 Of each result Tune sends a trial's whole configuration back, and of each trial it keeps the last result and running
-statistics of every number in it, and writes all of that down when the search ends. The study is the record.
+statistics of every number in it, and writes all of that down when the search ends. The study is the record. A
+configuration it copies, takes apart and writes down several times before its trial starts, value for value: so it gets
+one of few values.
 """
 
+import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +18,24 @@ from ray.tune.result import DONE, NODE_IP, PID, TIME_TOTAL_S, TRAINING_ITERATION
 
 # What Tune itself reads of a trial's last result: where it runs, how far it is and whether it has ended.
 _TUNES_OWN = frozenset((TRIAL_ID, NODE_IP, PID, TIME_TOTAL_S, TRAINING_ITERATION, DONE))
+
+_ALIKE, _OWN, _CHANGING = "alike", "own", "micro_batch"
+
+
+def pack_alike(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What all trials are told alike, as Tune is to carry it."""
+    return {_ALIKE: json.dumps(values)}
+
+
+def pack_own(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What one trial is told, likewise; `micro_batch`, which the driver may change, stands by itself."""
+    own = {name: value for name, value in values.items() if name != _CHANGING}
+    return {_OWN: json.dumps(own), _CHANGING: values[_CHANGING]}
+
+
+def unpack(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial is told, of what Tune carried."""
+    return {**json.loads(config.get(_ALIKE, "{}")), **json.loads(config[_OWN]), _CHANGING: config[_CHANGING]}
 
 
 class LeanTrainable(tune.Trainable):

@@ -6,6 +6,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from search.lean import pack_own
 from search.ledger import Ledger
 
 
@@ -33,7 +34,7 @@ class StudySearcher(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """One trial's configuration; None while all places are taken; FINISHED when every space had its trials."""
+        """What one trial is told, packed; None while all places are taken; FINISHED when every space had its trials."""
         if self.fault is not None:
             return Searcher.FINISHED
         if len(self._ledger.live) >= self._room():
@@ -47,7 +48,7 @@ class StudySearcher(Searcher):
         if entry is None:
             return Searcher.FINISHED if self._ledger.finished else None
         account = self._ledger.accounts[entry.space]
-        return {
+        told = {
             "space": entry.space,
             "number": entry.number,
             "train": entry.config,
@@ -55,6 +56,7 @@ class StudySearcher(Searcher):
             "micro_batch": account.micro_batch(entry.config["image_px"]),
             "value_to_beat": math.nan if entry.rerun_of is not None else account.value_to_beat(self._keep_top),
         }
+        return pack_own(told)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Results are written by the scheduler, which decides on them."""

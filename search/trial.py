@@ -23,7 +23,7 @@ from galaxy_models.errors import GalaxyError
 from search.entry import better
 from search.errors import PeerDiedError, StorageError, TrialHungError
 from search.files import error_path, hang_path, state_path, weights_path
-from search.lean import LeanTrainable
+from search.lean import LeanTrainable, unpack
 from search.limit import limited
 from search.nodes import check_run_dir, check_software, this_software
 from search.peers import Peers
@@ -45,11 +45,11 @@ _FULL_PERCENT = 75.0
 class GalaxyTrial(LeanTrainable):
     """Trains one configuration, an epoch a step.
 
-    Its configuration has `train` (a TrainConfig as a dictionary), `space`, `number`, `known_epochs` (those the study
-    has), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see `Shards`), `run_dir` and `storage` (see
-    `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`, `processes` (that
-    train each trial together; this is the first), `device`, `gpu_share`, `weights_dir`, `metric`, `direction`,
-    `timeout_s` and `silence_s` (see `Pulse`).
+    Its configuration, which comes packed (see `lean`), has `train` (a TrainConfig as a dictionary), `space`, `number`,
+    `known_epochs` (those the study has), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see
+    `Shards`), `run_dir` and `storage` (see `RunFiles.of_worker`), `software` (the driver's on a cluster, see
+    `this_software`), `threads`, `processes` (that train each trial together; this is the first), `device`, `gpu_share`,
+    `weights_dir`, `metric`, `direction`, `timeout_s` and `silence_s` (see `Pulse`).
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
@@ -62,6 +62,7 @@ class GalaxyTrial(LeanTrainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Prepare a fresh worker for its first trial."""
+        self.config = config = unpack(config)
         worker = ray.get_runtime_context().get_actor_id() if config["silence_s"] is not None else ""
         self._pulse = Pulse(worker, config["silence_s"])
         self._files = RunFiles.of_worker(Path(config["run_dir"]), config["storage"], confirm=self._pulse.confirm)
@@ -77,6 +78,7 @@ class GalaxyTrial(LeanTrainable):
 
         # Freed before the next is made: a GPU need not hold two networks.
         self._trainer = None
+        self.config = unpack(new_config)
         self._begin()
         if psutil.virtual_memory().percent > _FULL_PERCENT:
             # What a large network took and this one does not need; it takes a tenth of a second to have it again.

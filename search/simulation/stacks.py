@@ -14,6 +14,7 @@ from ray.tune.search.optuna import OptunaSearch
 from galaxy_models.task import Direction
 from search.account import Account
 from search.journal import RunJournal
+from search.lean import unpack
 from search.ledger import Ledger, Limits
 from search.recorder import Recorder
 from search.samplers import SamplerPlan
@@ -120,7 +121,7 @@ def _ours(
     return Stack(
         searcher,
         scheduler,
-        row_of=lambda config: int(config["train"][ROW]),
+        row_of=lambda config: int(unpack(config)["train"][ROW]),
         max_pending=setting.num_workers,
         callbacks=[recorder],
         give_up=lambda trial_id: ledger.finish(trial_id, "stopped", "its recorded curve ended"),

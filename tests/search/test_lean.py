@@ -1,11 +1,12 @@
 """Tune carries and keeps of a result only what Tune itself reads."""
 
 import json
+import math
 from typing import Any
 
 from ray.tune.experiment import Trial
 
-from search.lean import LeanRecords, LeanTrainable
+from search.lean import LeanRecords, LeanTrainable, pack_alike, pack_own, unpack
 
 
 class Half(LeanTrainable):
@@ -36,3 +37,14 @@ def test_of_a_result_tune_keeps_no_metric() -> None:
     LeanRecords().on_trial_complete(0, [trial], trial)
     kept = json.loads(trial.run_metadata.get_json_state())
     assert (kept["metric_analysis"], kept["metric_n_steps"]) == ({}, {})
+
+
+def test_a_trial_is_told_what_was_packed_and_the_number_that_the_driver_changed() -> None:
+    alike = {"shards": {"uri": None, "digest": "sha256:0"}, "threads": 2, "timeout_s": 0.1}
+    own = {"train": {"width": 64, "learning_rate": 1e-3 / 3, "weights": None}, "number": 7, "micro_batch": None}
+    carried = {**pack_alike(alike), **pack_own(own)}
+    assert len(carried) == 3
+    assert unpack(carried) == {**alike, **own}
+    carried["micro_batch"] = 16
+    assert unpack(carried) == {**alike, **own, "micro_batch": 16}
+    assert math.isnan(unpack(pack_own({**own, "value_to_beat": math.nan}))["value_to_beat"])

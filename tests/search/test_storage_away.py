@@ -10,6 +10,7 @@ from galaxy_models.data.manifest import Manifest
 from search import run_files, trial
 from search.errors import StorageError, UnheardError
 from search.finalist import FinalJob, FinalSetting
+from search.lean import pack_own
 from search.places import CACHE_VARIABLE, cache_dir
 from search.pulse import Pulse
 from search.results import load_result
@@ -65,7 +66,8 @@ def make_trial(tmp_path: Path, shards: Shards, **more: Any) -> GalaxyTrial:
         "silence_s": None,
     }  # fmt: skip
     own = {"train": config.to_dict(), "space": "cnn", "number": 3, "known_epochs": 0, "micro_batch": None}
-    return GalaxyTrial({**constants, **own, "value_to_beat": float("nan"), "shards": vars(shards), **more})
+    told = {**constants, **own, "value_to_beat": float("nan"), "shards": vars(shards), **more}
+    return GalaxyTrial(pack_own(told))
 
 
 def epochs_of(one: GalaxyTrial, num: int) -> tuple[list[dict[str, Any]], int]:

@@ -9,6 +9,7 @@ from shapes_survey import make_shapes, small_config
 
 from galaxy_models.training.checkpoint import load_state, save_state
 from search.files import state_path
+from search.lean import pack_own
 from search.shards import Shards
 from search.trial import GalaxyTrial
 
@@ -26,7 +27,8 @@ def make_trial(run_dir: Path, shards: Shards, **more: Any) -> GalaxyTrial:
     }  # fmt: skip
     config = small_config(epochs=3, precision="float32", seed=1)
     own = {"train": config.to_dict(), "space": "cnn", "number": 3, "known_epochs": 1, "micro_batch": None}
-    return GalaxyTrial({**constants, **own, "value_to_beat": float("nan"), "shards": vars(shards), **more})
+    told = {**constants, **own, "value_to_beat": float("nan"), "shards": vars(shards), **more}
+    return GalaxyTrial(pack_own(told))
 
 
 def next_epoch(run_dir: Path, shards: Shards) -> int:

@@ -126,6 +126,7 @@ import json, logging, os, sys
 import ray
 from ray import tune
 from few_curves import bowl
+from search.lean import unpack
 from search.simulation.engine import METRIC, OBJECTIVE, Bounds
 from search.simulation.stacks import OURS, STOCK, Setting, make_stack
 from search.simulation.table import TableSpace
@@ -134,7 +135,7 @@ curves, bounds = bowl(), Bounds(num_trials=12, max_epochs=9)
 
 
 def row_of(config):
-    return config["row"] if "row" in config else config["train"]["row"]
+    return config["row"] if "row" in config else unpack(config)["train"]["row"]
 
 
 class Watch(tune.Callback):
