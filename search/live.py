@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 from search.ledger import Ledger
 from search.live_file import LIVE, Live, Node, RunningTrial, save_live
 from search.options import Places
+from search.pulse import worker_name
 from search.recorder import Recorder
 
 INTERVAL_S = 5.0
@@ -70,17 +71,23 @@ class LiveFile(Callback):
         self._saved = saved
         self._before_s = ledger.elapsed_s()
         self._running: dict[str, RunningTrial] = {}
+        self._workers: dict[str, str] = {}
         self._asked: dict[str, Any] = {}
+        self._addresses: dict[str, str] = {}
         self._written_at: float | None = None
         self.nodes: Sequence[Node] = ()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Take down who runs, and ask the worker where it is; it answers before it trains."""
+        """Take down who runs, and ask a new worker where it is; it answers before it trains."""
         entry, now = self._recorder.entry(trial), time.time()
+        actor = trial.temporary_state.ray_actor
+        worker = worker_name(actor)
+        self._workers[trial.trial_id] = worker
         self._running[trial.trial_id] = RunningTrial(
-            backbone=entry.space, trial=entry.number, address="", since=now, told=now
+            backbone=entry.space, trial=entry.number, address=self._addresses.get(worker, ""), since=now, told=now
         )
-        self._asked[trial.trial_id] = trial.temporary_state.ray_actor.get_current_ip_pid.remote()
+        if worker not in self._addresses and worker not in self._asked:
+            self._asked[worker] = actor.get_current_ip_pid.remote()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -103,7 +110,7 @@ class LiveFile(Callback):
 
     def _forget(self, key: str) -> None:
         self._running.pop(key, None)
-        self._asked.pop(key, None)
+        self._workers.pop(key, None)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Write, if it is time; Tune calls this many times a second, results or none."""
@@ -125,12 +132,14 @@ class LiveFile(Callback):
         self._write(ended=True)
 
     def _note_addresses(self) -> None:
-        for key, asked in list(self._asked.items()):
+        for worker, asked in list(self._asked.items()):
             if ray.wait([asked], timeout=0)[0]:
-                del self._asked[key]
+                del self._asked[worker]
                 # Of a worker that died meanwhile, Tune tells soon.
                 with contextlib.suppress(RayError):
-                    self._running[key] = replace(self._running[key], address=ray.get(asked)[0])
+                    self._addresses[worker] = ray.get(asked)[0]
+        for key, one in self._running.items():
+            self._running[key] = replace(one, address=self._addresses.get(self._workers[key], ""))
 
     def _write(self, *, ended: bool) -> None:
         live = Live(

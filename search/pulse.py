@@ -24,6 +24,11 @@ _NAMESPACE = b"galaxy-search"
 _SIGN, _REPLACED = b"sign:", b"replaced:"
 
 
+def worker_name(actor: Any) -> str:
+    """The name of a worker, by Ray's handle of it; every worker has another one."""
+    return str(actor._actor_id.hex())
+
+
 def words_of(sign: bytes | None) -> str:
     """What a worker waits for, as it said with a sign; empty if it does not wait, or gave none."""
     return (sign or b"").partition(b" ")[2].decode()

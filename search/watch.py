@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from search.pulse import NUM_SIGNS, dismiss, read_signs, words_of
+from search.pulse import NUM_SIGNS, dismiss, read_signs, words_of, worker_name
 from search.recorder import Recorder
 
 # What was sent while a network was gone arrives at the latest when as much time has passed again, as the pauses between
@@ -111,7 +111,7 @@ class Watch(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Remember whose worker it is."""
-        self._workers[trial.trial_id] = _name(trial.temporary_state.ray_actor)
+        self._workers[trial.trial_id] = worker_name(trial.temporary_state.ray_actor)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Forget a worker that may have the next trial."""
@@ -144,7 +144,7 @@ class Watch(Callback):
         # Word that the head did not take before.
         self._tell()
         # Those that are made ready for their next trial, too.
-        having = {_name(actor): one for one in trials if (actor := one.temporary_state.ray_actor) is not None}
+        having = {worker_name(actor): one for one in trials if (actor := one.temporary_state.ray_actor) is not None}
         with contextlib.suppress(RayError):
             for worker, silent_s in self._listener.silent(having, begun=True).items():
                 self._end(having[worker], silent_s)
@@ -154,7 +154,7 @@ class Watch(Callback):
         words = f"no sign of life from its worker on {self._place_of(trial.trial_id)} for {silent_s:.0f} s"
         self._recorder.lose(trial, words)
         # Before the end: a worker that is heard of again shall not go on beside the other.
-        dismiss(_name(actor))
+        dismiss(worker_name(actor))
         # Asks the head only, and does not wait for the worker.
         ray.kill(actor)
 
@@ -204,7 +204,3 @@ def end_unready_workers() -> None:
             title = (process.cmdline() or [""])[0]
             if title.startswith("ray::") and title.endswith(_UNREADY):
                 process.kill()
-
-
-def _name(actor: Any) -> str:
-    return str(actor._actor_id.hex())

@@ -35,6 +35,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.workers_asked: list[str] = []
         self.answers = True
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -82,9 +83,17 @@ def make(folder: Path) -> tuple[Ledger, LiveFile]:
     )
 
 
-def start(ledger: Ledger, live: LiveFile, key: str) -> Any:
+def make_worker(cluster: Cluster, name: str, address: str = "10.0.0.1") -> Any:
+    def ask() -> str:
+        cluster.workers_asked.append(name)
+        return address
+
+    key = SimpleNamespace(hex=lambda: name)
+    return SimpleNamespace(_actor_id=key, get_current_ip_pid=SimpleNamespace(remote=ask))
+
+
+def start(ledger: Ledger, live: LiveFile, key: str, worker: Any) -> Any:
     ledger.start(key)
-    worker = SimpleNamespace(get_current_ip_pid=SimpleNamespace(remote=lambda: "10.0.0.1"))
     trial = SimpleNamespace(trial_id=key, temporary_state=SimpleNamespace(ray_actor=worker))
     live.on_trial_start(0, [], trial)  # type: ignore[arg-type]
     return trial
@@ -94,7 +103,7 @@ def test_who_runs_where_is_written_at_most_every_five_seconds(tmp_path: Path, cl
     ledger, live = make(tmp_path)
     assert load_live(tmp_path) is None
     cluster.answers = False
-    trial = start(ledger, live, "0")
+    trial = start(ledger, live, "0", make_worker(cluster, "w"))
     live.on_step_end(0, [])
     found = load_live(tmp_path)
     assert found is not None
@@ -119,12 +128,29 @@ def test_who_runs_where_is_written_at_most_every_five_seconds(tmp_path: Path, cl
     assert cluster.asked == 2
 
 
+def test_a_worker_is_asked_once_where_it_is(tmp_path: Path, cluster: Cluster, clock: Clock) -> None:
+    ledger, live = make(tmp_path)
+    kept, other = make_worker(cluster, "kept"), make_worker(cluster, "other", "10.0.0.2")
+    live.on_trial_complete(0, [], start(ledger, live, "0", kept))
+    # The answer of a worker whose trial has ended by then is good for its next.
+    start(ledger, live, "1", kept)
+    live.on_step_end(0, [])
+    start(ledger, live, "2", other)
+    clock.now += 6
+    live.on_step_end(0, [])
+    live.on_trial_complete(0, [], SimpleNamespace(trial_id="1"))  # type: ignore[arg-type]
+    start(ledger, live, "3", kept)
+    assert cluster.workers_asked == ["kept", "other"]
+    assert live.place_of("2") == "node host-2 (10.0.0.2)"
+    assert live.place_of("3") == "node host-1 (10.0.0.1)"
+
+
 @pytest.mark.parametrize("how", ["on_trial_complete", "on_trial_error", "on_trial_recover"])
 def test_a_trial_that_left_its_worker_is_gone_even_if_the_worker_answers_late(
     tmp_path: Path, cluster: Cluster, clock: Clock, how: str
 ) -> None:
     ledger, live = make(tmp_path)
-    first, _ = start(ledger, live, "0"), start(ledger, live, "1")
+    first, _ = (start(ledger, live, key, make_worker(cluster, key)) for key in "01")
     getattr(live, how)(0, [], first)
     live.on_trial_result(0, [], first, {})
     live.on_step_end(0, [])
@@ -135,7 +161,7 @@ def test_a_trial_that_left_its_worker_is_gone_even_if_the_worker_answers_late(
 
 def test_at_the_end_the_file_says_so_and_nothing_runs(tmp_path: Path, cluster: Cluster, clock: Clock) -> None:
     ledger, live = make(tmp_path)
-    start(ledger, live, "0")
+    start(ledger, live, "0", make_worker(cluster, "w"))
     ledger.report("0", epoch(1, 0.5))
     live.close()
     found = load_live(tmp_path)
