@@ -12,7 +12,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -132,6 +132,22 @@ class BoundedSampler(optuna.samplers.BaseSampler):
         return _View(study, self._trials)
 
 
+class GroupingSampler(BoundedSampler):
+    """Shows TPE one trial for each set of parameters when it forms its groups of them, as it looks at nothing else.
+
+    A trial with the parameters of an earlier one divides no group any further, and a group keeps the ranges of the
+    first trial that has it.
+    """
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, "BaseDistribution"]:
+        """The parameters that are drawn together."""
+        kinds: dict[Any, FrozenTrial] = {}
+        for one in self._trials:
+            if one.state in _FINISHED:
+                kinds.setdefault(frozenset(one.distributions), one)
+        return self._sampler.infer_relative_search_space(cast(Any, _View(study, list(kinds.values()))), trial)
+
+
 class UnboundedSampler(BoundedSampler):
     """Shows a sampler the whole study."""
 
@@ -170,6 +186,8 @@ class SamplerPlan:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             wrap = UnboundedSampler if self.name in _NEED_ALL else BoundedSampler
+            if self.name == "tpe":
+                wrap = GroupingSampler
             return fixed_sampler(wrap(self._proper(seed), trials), self.fixed)
 
     def _proper(self, seed: int) -> optuna.samplers.BaseSampler:

@@ -85,6 +85,36 @@ def test_a_space_of_two_branches_where_weak_trials_are_stopped(
     assert search(tmp_path / "cut", 7) == whole
 
 
+def test_groups_are_formed_of_one_trial_of_each_kind_and_are_the_same_as_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(folder: Path) -> list[dict[str, Any]]:
+        folder.mkdir()
+        ledger = make_ledger(folder, names="a", text=CONDITIONAL, sampler="tpe", num_trials=99, max_epochs=1)
+        found = []
+        for number in range(40):
+            entry = ledger.start(str(number))
+            assert entry is not None
+            found.append(entry.params)
+            ledger.report(str(number), epoch(1, entry.params["drop"]))
+        return found
+
+    shown: list[int] = []
+    infer = optuna.samplers.TPESampler.infer_relative_search_space
+
+    def spy(self: Any, study: Any, trial: Any) -> Any:
+        shown.append(len(study.get_trials(deepcopy=False)))
+        return infer(self, study, trial)
+
+    monkeypatch.setattr(optuna.samplers.TPESampler, "infer_relative_search_space", spy)
+    by_kinds = search(tmp_path / "kinds")
+    assert max(shown) == 2
+    whole = samplers.BoundedSampler.infer_relative_search_space
+    monkeypatch.setattr(samplers.GroupingSampler, "infer_relative_search_space", whole)
+    assert search(tmp_path / "all") == by_kinds
+    assert max(shown) > 30
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
 def test_a_sampler_that_learns_comes_nearer_than_chance(tmp_path: Path, sampler: str) -> None:
     learnt = sorted(map(loss, propose(tmp_path / "learnt", sampler, num=60)[12:]))
