@@ -1,5 +1,7 @@
 """How often the kernel has killed for want of memory, as the kernel counts it."""
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -27,14 +29,18 @@ def count_oom_kills(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
     return 0
 
 
-def _group_files(proc: Path, cgroups: Path) -> list[Path]:
-    """Where the counter of this process's group may be; in a container the group is the root of what is seen."""
+@functools.cache
+def _group_files(proc: Path, cgroups: Path) -> Sequence[Path]:
+    """Where the counter of this process's group may be; in a container the group is the root of what is seen.
+
+    Looked up once, as the counter is read at each result, and a search stays in the group in which it was started.
+    """
     try:
         lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     groups = {controllers: group.lstrip("/") for _, controllers, group in (line.split(":", 2) for line in lines)}
-    found = []
+    found: list[Path] = []
     if "memory" in groups:
         found = [cgroups / "memory" / one / "memory.oom_control" for one in (groups["memory"], "")]
     elif "" in groups:

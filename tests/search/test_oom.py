@@ -37,5 +37,16 @@ def test_kills_are_those_of_the_own_group_or_else_of_the_machine(
     assert count_oom_kills(proc, cgroups) == expected
 
 
+def test_the_group_is_looked_up_once_and_its_counter_each_time(tmp_path: Path) -> None:
+    group, counter = tmp_path / "proc" / "self" / "cgroup", tmp_path / "cgroup" / "memory.events"
+    for path, text in ((group, "0::/\n"), (counter, EVENTS)):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    assert count_oom_kills(tmp_path / "proc", tmp_path / "cgroup") == 3
+    group.unlink()
+    counter.write_text(EVENTS.replace("oom_kill 3", "oom_kill 8"))
+    assert count_oom_kills(tmp_path / "proc", tmp_path / "cgroup") == 8
+
+
 def test_a_system_that_counts_nothing_has_no_kills(tmp_path: Path) -> None:
     assert count_oom_kills(tmp_path / "proc", tmp_path / "cgroup") == 0
