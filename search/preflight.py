@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from galaxy_models.config import TrainConfig
+from galaxy_models.config import CHANGEABLE, TrainConfig
 from galaxy_models.data.conversion import convert_survey
 from galaxy_models.data.manifest import MANIFEST_NAME, Manifest
 from galaxy_models.data.plan import ConvertSettings
@@ -20,7 +20,8 @@ from galaxy_models.task import Direction, Task, objective_direction
 from galaxy_models.training.optim import check_optimizer
 from search.errors import RunError
 from search.options import SearchOptions, check_free
-from search.samplers import check_sampler
+from search.population import is_change
+from search.samplers import check_sampler, grid_values
 from search.shards import fetch_shards
 from search.space import Probe, Space, load_space, probe_space
 from search.storage import Storage, is_uri
@@ -102,9 +103,34 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
         check_networks(spaces[name], probe.configs, px=manifest.px, weights_dir=options.weights_dir)
     for note in notes_on_sizes({name: probe.configs for name, probe in probes.items()}, px=manifest.px):
         console.print(f"note     {note}", highlight=False, markup=False, soft_wrap=True)
+    if options.scheduler == "pbt":
+        for name, space in spaces.items():
+            check_changeable(space, free[name].distributions, fixed[name], seed=options.seed)
     queues = first_trials(options, spaces, probes, fixed)
     distributions = {name: probe.distributions for name, probe in free.items()}
     return Plan(spaces, fixed, parameters, data, manifest, metric, direction, queues, distributions, data_uri)
+
+
+def check_changeable(
+    space: Space, distributions: Mapping[str, "BaseDistribution"], fixed: Mapping[str, Any], *, seed: int
+) -> None:
+    """Check that a space has something that population based training can vary.
+
+    Raises:
+        RunError: it has nothing of the kind.
+    """
+    import optuna
+
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+    before = space.config(trial)
+    for name in trial.params.keys() - fixed.keys():
+        for value in grid_values({name: distributions[name]}, {})[name]:
+            if is_change(before, {**trial.params, name: value}, space.config_of):
+                return
+    raise RunError(
+        f"--scheduler pbt: {space.path} has no parameter that can change while a network is trained, expected one of "
+        f"{', '.join(CHANGEABLE)}: choose another scheduler"
+    )
 
 
 def check_storage(root: str, name: str | None) -> None:

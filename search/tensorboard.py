@@ -1,6 +1,7 @@
 """TensorBoard files of a run: every metric per epoch and trial, and HParams with the best value reached."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class TensorBoard(Callback):
         self._recorder = recorder
         self._folder = folder
         self._writers: dict[str, tuple[Entry, FileWriter]] = {}
+        self._num_replaced: Counter[str] = Counter()
         self._write_columns(parameters)
 
     def _write_columns(self, parameters: list[str]) -> None:
@@ -69,17 +71,18 @@ class TensorBoard(Callback):
         with self._dropped_on_a_full_disk(trial.trial_id):
             if trial.trial_id not in self._writers:
                 found = self._recorder.entry(trial)
-                folder = self._folder / found.space / f"trial-{found.number:05d}"
-                self._writers[trial.trial_id] = found, FileWriter(folder, flush_secs=5)
+                self._writers[trial.trial_id] = found, FileWriter(self._trial_folder(found), flush_secs=5)
             self._writers[trial.trial_id][1].add_summary(_scalars(values), result["epoch"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Write the trial's line of the HParams page."""
         self._close(trial.trial_id)
+        self._write_replaced()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Write the trial's line of the HParams page."""
         self._close(trial.trial_id)
+        self._write_replaced()
 
     def close(self) -> None:
         """Close what the search's end left open; a trial that did not end gets its line when it does."""
@@ -91,13 +94,26 @@ class TensorBoard(Callback):
             return
         found, writer = self._writers.pop(key)
         with self._dropped_on_a_full_disk(key), contextlib.closing(writer):
-            if found.outcome is None:
-                return
-            name = f"{found.space}/trial-{found.number:05d}"
-            writer.add_summary(hparams_summary.hparams_pb(_hparams(found), trial_id=name))
-            if found.best_epoch:
-                best = {f"best/{self._ledger.objective}": found.best_value, "best/epoch": float(found.best_epoch)}
-                writer.add_summary(_scalars(best), found.best_epoch)
+            if found.outcome is not None:
+                self._write_line(found, writer)
+
+    def _write_replaced(self) -> None:
+        """Write the lines of those that made way for others of their population; nobody was running them."""
+        for name, account in self._ledger.accounts.items():
+            for entry in account.replaced[self._num_replaced[name] :]:
+                self._num_replaced[name] += 1
+                with contextlib.suppress(OSError), contextlib.closing(FileWriter(self._trial_folder(entry))) as writer:
+                    self._write_line(entry, writer)
+
+    def _trial_folder(self, entry: Entry) -> Path:
+        return self._folder / entry.space / f"trial-{entry.number:05d}"
+
+    def _write_line(self, found: Entry, writer: FileWriter) -> None:
+        name = f"{found.space}/trial-{found.number:05d}"
+        writer.add_summary(hparams_summary.hparams_pb(_hparams(found), trial_id=name))
+        if found.best_epoch:
+            best = {f"best/{self._ledger.objective}": found.best_value, "best/epoch": float(found.best_epoch)}
+            writer.add_summary(_scalars(best), found.best_epoch)
 
     @contextlib.contextmanager
     def _dropped_on_a_full_disk(self, key: str) -> Iterator[None]:

@@ -27,7 +27,7 @@ from galaxy_models.training.evaluation import EVAL_BATCH, evaluate, predict_logi
 from galaxy_models.training.losses import TrainLoss
 from galaxy_models.training.memory import MicroBatch, indivisible
 from galaxy_models.training.metrics import measure
-from galaxy_models.training.optim import Schedule, make_optimizer
+from galaxy_models.training.optim import Schedule, change_optimizer, make_optimizer
 from galaxy_models.training.ranks import Alone
 from galaxy_models.training.runtime import Runtime, move, resolve_precision
 from galaxy_models.training.survey import SurveyData
@@ -101,6 +101,7 @@ class Trainer:
             WeightsError: initial weights that cannot be had.
         """
         self._config = config
+        self._now = config.at(0)
         self._survey = survey
         self._device = runtime.activate()
         self._precision = resolve_precision(config.precision, self._device)
@@ -161,6 +162,8 @@ class Trainer:
             if state is not None:
                 self.load_state_dict(state)
             self._alike = True
+        if self._config.changes:
+            self._change_settings(self._config.at(self.epoch))
         number = self.epoch + 1
         passed = self._train_epoch()
         metrics = None
@@ -177,6 +180,13 @@ class Trainer:
             "micro_batch": float(self.micro_batch),
             "diverged": float(metrics is None),
         }
+
+    def _change_settings(self, now: TrainConfig) -> None:
+        """Go on with other settings, also where a state that was loaded brought those of its own time."""
+        self._now = now
+        self._loss = TrainLoss.for_config(now, self._survey.task, targets=self._train.targets)
+        change_optimizer(self._optimizer, now, self.model)
+        self._schedule = Schedule(now, self._optimizer, updates_per_epoch=self._updates_per_epoch)
 
     def save_weights(self, path: Path) -> None:
         """Write the network as it is now, with all that `load_model` needs to rebuild it."""
@@ -252,7 +262,7 @@ class Trainer:
         """How the images of an epoch are varied, in their order."""
         lengths = [part.stop - part.start for part in batch_slices(self._train.num_rows, self._config.batch_size)]
         generator = torch.Generator().manual_seed(derive_seed(self._config.seed, "augment", self.epoch))
-        variations = draw_variations(lengths, config=self._config.augment, image_px=self._image_px, generator=generator)
+        variations = draw_variations(lengths, config=self._now.augment, image_px=self._image_px, generator=generator)
         return variations.to(self._device)
 
     def _vary(self, batch: Batch, variations: Variations) -> tuple[Tensor, Tensor]:
@@ -330,14 +340,14 @@ class Trainer:
             )
 
     def _update(self) -> None:
-        if self._config.clip_grad_norm is not None:
+        if self._now.clip_grad_norm is not None:
             self._scaler.unscale_(self._optimizer)
-            torch.nn.utils.clip_grad_norm_(self._trained, self._config.clip_grad_norm)
+            torch.nn.utils.clip_grad_norm_(self._trained, self._now.clip_grad_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
 
     def _order(self) -> npt.NDArray[np.int64]:
-        if self._config.class_balance == "sampling" and self._survey.task.kind == "classes":
+        if self._now.class_balance == "sampling" and self._survey.task.kind == "classes":
             return balanced_order(self._train.targets, seed=self._config.seed, epoch=self.epoch)
         return epoch_order(self._train.num_rows, seed=self._config.seed, epoch=self.epoch)
 
