@@ -138,11 +138,8 @@ def vary(
         contiguous, as the resampling leaves them; others are in channels_last. Networks take both alike.
     """
     config, symmetries, places = variations.config, variations.symmetries, variations.places
-    # Enlarging is left to the one resampling; shrinking needs the antialiased one first.
-    if places is None or image_px < images.shape[-1]:
-        images = _resize(images, image_px)
     if places is None:
-        images = apply_symmetries(images, symmetries)
+        images = apply_symmetries(_resize(images, image_px), symmetries)
     shape = (len(images), 3, image_px, image_px)
     layout = torch.channels_last if places is None else torch.contiguous_format
     pixels = torch.empty(shape, device=images.device, memory_format=layout)
@@ -151,7 +148,9 @@ def vary(
         if places is None:
             values.copy_(images[part]).mul_(variations.gains[part])
         else:
-            resampled = resample(images[part].to(torch.float32), places[part], image_px=image_px)
+            # Enlarging is left to the one resampling; shrinking needs the antialiased one first.
+            own = _resize(images[part], min(image_px, images.shape[-1])).to(torch.float32)
+            resampled = resample(own, places[part], image_px=image_px)
             torch.mul(resampled, variations.gains[part], out=values)
         if variations.pool is not None:
             _add_noise(values, variations.pool, variations.starts[part])

@@ -86,6 +86,31 @@ def test_same_configuration_gives_the_same_bits(shapes: SurveyData, precision: s
     _same_weights(again, first)
 
 
+@pytest.mark.parametrize("image_px", [None, 16])
+def test_batches_are_varied_together_without_a_change_in_any_bit(
+    shapes: SurveyData, monkeypatch: pytest.MonkeyPatch, image_px: int | None
+) -> None:
+    varied: list[int] = []
+    vary = loop.vary
+
+    def note_length(images: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        varied.append(len(images))
+        return vary(images, *arguments, **options)
+
+    monkeypatch.setattr(loop, "vary", note_length)
+    augment = AugmentConfig(rotation_deg=45, shift=0.1, zoom=1.2, brightness=0.2, noise=0.02)
+    config = small_config(batch_size=16, image_px=image_px, augment=augment)
+    together, expected = _run(config, shapes, epochs=2)
+    num_rows = shapes.split("train").num_rows
+    assert varied == [num_rows] * 2
+    monkeypatch.setattr(loop, "_VARIED_VALUES", 1)
+    alone, found = _run(config, shapes, epochs=2)
+    assert max(varied[2:]) <= 16
+    for left, right in zip(found, expected, strict=True):
+        _same_numbers(left, right)
+    _same_weights(alone, together)
+
+
 def test_another_seed_gives_other_numbers(shapes: SurveyData) -> None:
     _, (first,) = _run(small_config(), shapes, epochs=1)
     _, (other,) = _run(small_config(seed=1), shapes, epochs=1)
