@@ -66,15 +66,21 @@ def stock_trial(params: dict[str, Any]) -> None:
     config: TrainConfig = load_space(SPACE).config(optuna.trial.FixedTrial(params))
     manifest, vary = Manifest.load(data), config.augment
     assert isinstance(vary, AugmentConfig)
+    # Of PIL images antialiased; of those that have this size already nothing is done.
+    px = config.image_px or manifest.px
+    resize = transforms.Resize(px)
     steps = [
+        resize,
         transforms.RandomAffine(180 if vary.rotation_deg else 0, (vary.shift,) * 2, (1.0, vary.zoom)),
         transforms.ColorJitter(brightness=vary.brightness),
         transforms.ToTensor(),
     ]
     train = datasets.ImageFolder(folder / "train", transforms.Compose(steps))
     loader = DataLoader(train, batch_size=config.batch_size, shuffle=True, drop_last=True)
-    val = DataLoader(datasets.ImageFolder(folder / "val", transforms.ToTensor()), batch_size=64)
-    model = build_model(config, manifest.task, px=manifest.px)
+    val = DataLoader(
+        datasets.ImageFolder(folder / "val", transforms.Compose([resize, transforms.ToTensor()])), batch_size=64
+    )
+    model = build_model(config, manifest.task, px=px)
     optimizer = make_optimizer(config, model)
     schedule = Schedule(config, optimizer, updates_per_epoch=len(loader))
     weights = None

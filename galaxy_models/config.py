@@ -1,6 +1,6 @@
 """One configuration of a training run: frozen, checked when made, and plain enough to write as JSON."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from galaxy_models.errors import ConfigError
@@ -90,6 +90,34 @@ class CnnConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change:
+    """Settings that a training goes on with from some epoch on: all that can change while a network learns.
+
+    Attributes:
+        after_epoch: how many epochs are done when they change.
+        learning_rate, backbone_lr_scale, weight_decay, clip_grad_norm, label_smoothing, class_balance, augment: see
+            `TrainConfig`.
+    """
+
+    after_epoch: int
+    learning_rate: float
+    backbone_lr_scale: float
+    weight_decay: float
+    clip_grad_norm: float | None
+    label_smoothing: float
+    class_balance: str
+    augment: AugmentConfig
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The new values, by their names in `TrainConfig`."""
+        return {name: getattr(self, name) for name in CHANGEABLE}
+
+
+CHANGEABLE = tuple(item.name for item in fields(Change) if item.name != "after_epoch")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One trial: which network, from which weights, trained how.
 
@@ -116,6 +144,7 @@ class TrainConfig:
         epochs: length of the schedule and of a run that is not stopped early; set by the search.
         seed: of initial weights, order, augmentation and dropout; set by the search.
         precision: `float32`, `bf16`, or `auto`: the fastest that the processor computes in hardware.
+        changes: settings that change on the way, in the order of their epochs; from population based training.
     """
 
     backbone: str
@@ -140,6 +169,7 @@ class TrainConfig:
     epochs: int = 27
     seed: int = 0
     precision: str = "auto"
+    changes: tuple[Change, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_network()
@@ -163,6 +193,7 @@ class TrainConfig:
         _check_int("epochs", self.epochs, 1, 100_000)
         _check_int("seed", self.seed, 0, 2**63 - 1)
         _check_choice("precision", self.precision, PRECISIONS)
+        self._check_changes()
 
     def _check_network(self) -> None:
         timm_name = isinstance(self.backbone, str) and self.backbone.startswith("timm:") and len(self.backbone) > 5
@@ -193,9 +224,43 @@ class TrainConfig:
         if self.weights == "imagenet":
             raise ConfigError("weights: got 'imagenet' for the backbone 'cnn', expected 'none' or a file of its own")
 
+    def _check_changes(self) -> None:
+        if not isinstance(self.changes, tuple) or not all(isinstance(change, Change) for change in self.changes):
+            raise ConfigError(f"changes: got {self.changes!r:.200}, expected a tuple of Changes")
+        before = 0
+        for index, change in enumerate(self.changes):
+            where = f"changes[{index}]"
+            _check_int(f"{where}.after_epoch", change.after_epoch, before + 1, 100_000)
+            before = change.after_epoch
+            try:
+                replace(self, changes=(), **change.settings)
+            except ConfigError as error:
+                raise ConfigError(f"{where}.{error}") from None
+
+    def at(self, epoch: int) -> "TrainConfig":
+        """What is trained after so many epochs: the settings of the last change until then.
+
+        Args:
+            epoch: epochs done, from 0.
+        """
+        made = [change for change in self.changes if change.after_epoch <= epoch]
+        return replace(self, changes=(), **made[-1].settings) if made else replace(self, changes=())
+
+    def changed(self, after_epoch: int, other: "TrainConfig") -> "TrainConfig":
+        """This configuration, going on with another's changeable settings.
+
+        Args:
+            after_epoch: epochs done when they change, later than the changes made already.
+            other: has the settings; nothing else of it matters.
+        """
+        settings = {name: getattr(other, name) for name in CHANGEABLE}
+        return replace(self, changes=(*self.changes, Change(after_epoch=after_epoch, **settings)))
+
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON types, for reports and for workers."""
-        return asdict(self)
+        """The configuration as plain JSON types, for reports and for workers; `changes` only where there are any."""
+        values = asdict(self)
+        changes = values.pop("changes")
+        return {**values, "changes": list(changes)} if changes else values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
@@ -209,9 +274,21 @@ class TrainConfig:
             values["augment"] = AugmentConfig(**_known_fields("config.augment", AugmentConfig, values["augment"]))
         if isinstance(values.get("cnn"), dict):
             values["cnn"] = CnnConfig(**_known_fields("config.cnn", CnnConfig, values["cnn"]))
+        if isinstance(values.get("changes"), list):
+            values["changes"] = tuple(_change(f"config.changes[{i}]", one) for i, one in enumerate(values["changes"]))
         if "backbone" not in values:
             raise ConfigError("config: got no 'backbone', expected one")
         return cls(**values)
+
+
+def _change(where: str, values: object) -> Change:
+    known = _known_fields(where, Change, values)
+    if missing := sorted({item.name for item in fields(Change)} - set(known)):
+        raise ConfigError(f"{where}: got no {missing[0]!r}, expected one")
+    if isinstance(known["augment"], dict):
+        where = f"{where}.augment"
+        known["augment"] = AugmentConfig(**_known_fields(where, AugmentConfig, known["augment"]))
+    return Change(**known)
 
 
 def _known_fields(where: str, kind: type, values: object) -> dict[str, Any]:

@@ -4,8 +4,9 @@ It knows nothing of Ray, so a simulation can drive it too. Everything it knows f
 """
 
 import math
+import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -27,12 +28,16 @@ from search.entry import (
     epoch_metrics,
     read_entry,
 )
+from search.population import Population, generation_epochs, selected
 from search.proposals import Proposals
 from search.ranking import Ranking
 from search.rungs import make_rule
 from search.samplers import SamplerPlan
 from search.space import Space
 from search.terms import Terms
+
+# The study's attribute that says how many epochs the generations of a population that have ended had.
+GENERATIONS_DONE = "generations_done"
 
 
 class Account:
@@ -42,11 +47,13 @@ class Account:
         name: the space's name.
         study: its study.
         terms: what it was given.
-        started: trials started, those run again to the full length not counted.
+        started: trials started, not counted those that run one again to the full length or go on from one.
         counts: ended trials by outcome.
         live: trials that have not ended, by number.
-        unfinished: of those, the ones that an earlier session left behind and that nobody runs yet.
+        unfinished: of those, the ones that are to go on and that nobody runs yet: an earlier session left them behind,
+            or a generation of a population has begun.
         ranking: ended trials with a value that did not fail, best first.
+        replaced: trials that made way for others of their population in this session, while nobody ran them.
         since_best: trials ended since the best value was reached; those run again to the full length not counted.
         spent_epochs, spent_gpu_s: what was trained so far; the seconds times the GPUs that each trial had then.
     """
@@ -66,10 +73,13 @@ class Account:
         self._twins: dict[str, list[Entry]] = {}
         self._followers: dict[int, list[Entry]] = {}
         self._micro_batches: dict[int | None, int] = {}
+        self._population = self._make_population() if terms.population else None
+        self._num_branches = 0
         self.started = 0
         self.counts: Counter[str] = Counter()
         self.live: dict[int, Entry] = {}
         self.unfinished: list[Entry] = []
+        self.replaced: list[Entry] = []
         self.since_best = 0
         self.spent_epochs = 0
         self.spent_gpu_s = 0.0
@@ -79,6 +89,16 @@ class Account:
         for trial in sorted((one for one in trials if one.state.is_finished()), key=end_time):
             del self.live[trial.number]
             self._note_end(entries[trial.number])
+        self.unfinished = [entry for entry in self.unfinished if not self._rests(entry, trials[entry.number])]
+
+    def _make_population(self) -> Population:
+        terms = self.terms
+        return Population(
+            size=terms.population,
+            epochs=generation_epochs(terms.max_epochs),
+            direction=terms.direction,
+            done=self.study.user_attrs.get(GENERATIONS_DONE, 0),
+        )
 
     def _take_over(self, trial: optuna.trial.FrozenTrial) -> Entry:
         entry = read_entry(self.name, trial, objective=self.terms.objective, direction=self.terms.direction)
@@ -86,17 +106,27 @@ class Account:
             self._judge(entry, epoch, metrics[self.terms.objective])
             self._note_memory(entry, metrics)
             self.spent_gpu_s += metrics.get(GPU_S, 0.0)
-        self.spent_epochs += entry.epochs
+        self.spent_epochs += entry.own_epochs
         if entry.outcome is None and entry.survey_digest != self.terms.survey_digest:
             # It goes on with the survey of today; what comes of two surveys is nobody else's result.
-            entry.survey_digest = None if entry.epochs else self.terms.survey_digest
+            entry.survey_digest = None if entry.epochs or entry.parent is not None else self.terms.survey_digest
             self.study._storage.set_trial_user_attr(entry.trial_id, SURVEY_DIGEST, entry.survey_digest)
         self._note_start(entry, trial.user_attrs)
         if (other := trial.user_attrs.get(WAITS_FOR)) is not None and entry.outcome is None:
             self._followers.setdefault(other, []).append(entry)
         elif entry.outcome is None:
             self.unfinished.append(entry)
+            if self._population is not None and entry.parent is not None and not entry.own_epochs:
+                self._population.hold(entry)
         return entry
+
+    def _rests(self, entry: Entry, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether a trial that an earlier session left behind waits for others of its population."""
+        population = self._population
+        if population is None:
+            return False
+        value = trial.intermediate_values.get(entry.epochs, math.nan)
+        return population.arrive(entry, value) or entry.number in population.held
 
     @property
     def ranking(self) -> list[Entry]:
@@ -132,7 +162,7 @@ class Account:
     @property
     def num_trials(self) -> int:
         """Trials of the study so far."""
-        return self.started + self._ranking.num_reruns
+        return self.started + self._ranking.num_reruns + self._num_branches
 
     def promotion(self) -> Entry | None:
         """See `Ranking`."""
@@ -181,7 +211,8 @@ class Account:
         entry.rerun_of = attrs.get(FINALIST_OF, attrs.get(PROMOTED_FROM))
         self.live[entry.number] = entry
         self._ranking.note_start(entry)
-        if entry.rerun_of is None:
+        self._num_branches += entry.parent is not None
+        if not entry.is_extra:
             self.started += 1
             if DUPLICATE_OF not in attrs and attrs.get(WAITS_FOR) is None:
                 self._twins.setdefault(entry.digest, []).append(entry)
@@ -213,7 +244,52 @@ class Account:
             self._end_of(entry)
         elif not goes_on:
             self.finish(entry, "stopped", f"stopped by {self.terms.scheduler} after epoch {epoch}")
-        return entry.outcome is None
+        if self._population is None:
+            return entry.outcome is None
+        self._let_go_of_parent(entry)
+        rests = entry.outcome is None and self._population.arrive(entry, value)
+        self._end_generation(entry)
+        return entry.outcome is None and not rests
+
+    def _let_go_of_parent(self, entry: Entry) -> None:
+        """Let the trial that another began from go on."""
+        assert self._population is not None
+        number = self._population.let_go(entry)
+        if number is not None and number in self.live:
+            self.unfinished.append(self.live[number])
+
+    def _end_generation(self, latest: Entry) -> None:
+        """Once all of a population have come to a generation's end, let new trials take the places of the worst.
+
+        Args:
+            latest: the last one, which somebody runs still.
+        """
+        population = self._population
+        assert population is not None
+        twins = {entry.number for followers in self._followers.values() for entry in followers}
+        members = [entry for number, entry in self.live.items() if entry.rerun_of is None and number not in twins]
+        if self.started < population.size or not members or not population.is_here(members):
+            return
+        ranked = population.end()
+        self.study.set_user_attr(GENERATIONS_DONE, population.done)
+        best, worst = selected(ranked)
+        children = [self._branch(best) for _ in range(len(worst) + population.size - len(ranked))]
+        for entry, child in zip(reversed(worst), children, strict=False):
+            words = f"replaced after epoch {entry.epochs} by trial {child.number}, which goes on from {child.parent}"
+            self.finish(entry, "stopped", words)
+            self.replaced += [entry] if entry is not latest else []
+        resting = [entry for entry in ranked if entry.outcome is None and entry.number not in population.held]
+        self.unfinished += [*children, *resting]
+
+    def _branch(self, best: Sequence[Entry]) -> Entry:
+        """Make a trial that is to go on from one of the best, with settings varied."""
+        assert self._population is not None
+        number = self.num_trials
+        rng = random.Random(derive_seed(self.terms.seed, "population", self.name, number))  # noqa: S311
+        entry = self._proposals.branch(number, list(self.live.values()), origin=rng.choice(best), rng=rng)
+        self._note_start(entry, {})
+        self._population.hold(entry)
+        return entry
 
     def _note_memory(self, entry: Entry, metrics: Mapping[str, float]) -> None:
         size = metrics.get("micro_batch")
@@ -256,12 +332,15 @@ class Account:
         storage.set_trial_state_values(entry.trial_id, state=STATES[outcome], values=None if value is None else [value])
         self._note_end(entry)
         self._answer_followers(entry)
+        if self._population is not None:
+            self._let_go_of_parent(entry)
+            self._end_generation(entry)
 
     def _note_end(self, entry: Entry) -> None:
         outcome = entry.outcome
         assert outcome is not None
         self.counts[outcome] += 1
-        self.since_best += entry.rerun_of is None
+        self.since_best += not entry.is_extra
         self._proposals.note_end(entry)
         self._ranking.note_end(entry)
         # That a stopped trial does better when it is run in full does not say that more is to be found.

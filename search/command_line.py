@@ -82,7 +82,7 @@ def _add_bounds(group: Any) -> None:
 def _add_search(group: Any) -> None:
     add = group.add_argument
     add("--sampler", choices=SAMPLERS, help="what proposes configurations (default tpe)")
-    add("--scheduler", choices=(*SCHEDULERS, "pbt"), help="what stops trials early (default asha)")
+    add("--scheduler", choices=SCHEDULERS, help="what stops trials early (default asha)")
     add("--share", choices=SHARES, help="equal: every space alike (default); race: the worse half drops out by rounds")
     add("--min-complete", type=positive_int, metavar="N", help="full trials before a space leaves a race (default 2)")
     add("--finalists", type=positive_int, metavar="N", help="best trials that must be run in full (default 1)")
@@ -154,11 +154,6 @@ def _check(typed: dict[str, Any]) -> None:
         raise RunError(
             f"--space: got {', '.join(stems)}, expected files of different names: the name is the backbone's"
         )
-    if typed.get("scheduler") == "pbt":
-        raise RunError(
-            "--scheduler pbt: population based training changes a trial's parameters while it runs, so no trial stands "
-            "for one configuration that could be compared and trained again: use asha, hyperband, median or none"
-        )
     if typed.get("gpu_hours") == 0:
         raise RunError("--gpu-hours: got 0, expected more: a search needs some")
     for name in ("warm_start", "terminator"):
@@ -167,6 +162,31 @@ def _check(typed: dict[str, Any]) -> None:
             raise RunError(f"{option}: got --sampler grid, which has its own order and its own end: leave one out")
     if "min_complete" in typed and typed.get("share") != "race" and "resume" not in typed:
         raise RunError("--min-complete: got no --share race with it, expected one: it concerns a race")
+    if typed.get("scheduler") == "pbt":
+        _check_population(typed)
+
+
+def _check_population(typed: dict[str, Any]) -> None:
+    """Check options of a search by population based training, new or resumed."""
+    if typed.get("sampler") == "grid":
+        raise RunError("--sampler grid: got --scheduler pbt, which leaves the grid: choose another sampler")
+    if typed.get("share") == "race":
+        raise RunError("--share race: got --scheduler pbt, whose trials all end together: leave it out")
+    for name in ("patience", "terminator"):
+        if name in typed:
+            raise RunError(f"--{name}: got --scheduler pbt, whose trials all end together: leave it out")
+
+
+def _check_same_population(typed: dict[str, Any], began: SearchOptions, num_trials: int) -> None:
+    """Check that the population of a run that is resumed stays as it was."""
+    _check_population(typed)
+    for name, asked in (("num_trials", num_trials), ("max_epochs", typed.get("max_epochs", began.max_epochs))):
+        if asked != getattr(began, name):
+            option = "--" + name.replace("_", "-")
+            raise RunError(
+                f"{option}: got a change from {getattr(began, name)} to {asked} for a run by --scheduler pbt, whose "
+                "trials train and end together: begin a new run, with --warm-start to learn from this one"
+            )
 
 
 def _resumed(typed: dict[str, Any], command: str) -> SearchOptions:
@@ -194,6 +214,8 @@ def _resumed(typed: dict[str, Any], command: str) -> SearchOptions:
         raise RunError(f"--num-trials: got {number}, expected at least the {began.num_trials} that the run began with")
     if typed.get("max_epochs", began.max_epochs) < began.max_epochs:
         raise RunError(f"--max-epochs: got {typed['max_epochs']}, expected at least the run's {began.max_epochs}")
+    if began.scheduler == "pbt":
+        _check_same_population(typed, began, num_trials)
     again = {path.stem: path for path in typed.get("space", [])}
     spaces = [again.pop(path.stem, _found(path, run_dir)) for path in began.spaces]
     options = replace(began, **_fields(typed), spaces=(*spaces, *again.values()), num_trials=num_trials)

@@ -66,7 +66,7 @@ def _ask_now_and_then(seed: int) -> "Converged":
 
 def _complete(account: "Account") -> list[int]:
     """The numbers of a space's complete trials, without those that run or report a configuration again."""
-    return sorted(one.number for one in account.ranking if one.outcome == "complete" and one.rerun_of is None)
+    return sorted(one.number for one in account.ranking if one.outcome == "complete" and not one.is_extra)
 
 
 def ask_terminator(account: "Account", complete: "Sequence[FrozenTrial]", *, seed: int) -> str:

@@ -25,6 +25,8 @@ GPU_S = "gpu_s"
 # Attributes that say whose configuration a trial runs again, to the full length.
 FINALIST_OF, PROMOTED_FROM = "finalist_of", "promoted_from"
 DUPLICATE_OF = "duplicate_of"
+# The trial from whose state a trial of a population goes on, and after which of its epochs.
+PARENT, BRANCHED_AFTER = "parent", "branched_after"
 # Says which running trial of the same configuration a trial waits for, to take its result.
 WAITS_FOR = "waits_for"
 # Digest of the survey that a trial learns from; none where it learned from two, or nobody took it down.
@@ -43,12 +45,14 @@ class Entry:
         params: what was suggested, by parameter.
         best_value: best objective value so far, NaN before the first epoch.
         best_epoch: the epoch of that value, counted from 1; 0 before the first.
-        epochs: epochs done.
+        epochs: epochs done, those of its forerunners included.
         seconds: time spent training and validating.
         outcome: how it ended; None while it runs.
         reason: why it ended, in words.
         rerun_of: the trial whose configuration it runs again to the full length, or None.
         survey_digest: of the survey that it learns from; None = unknown, or of two.
+        parent: the trial from whose state it goes on; None = it begins from scratch.
+        branched_after: epochs that its forerunners had trained then.
     """
 
     space: str
@@ -64,6 +68,18 @@ class Entry:
     reason: str = ""
     rerun_of: int | None = None
     survey_digest: str | None = None
+    parent: int | None = None
+    branched_after: int = 0
+
+    @property
+    def own_epochs(self) -> int:
+        """Epochs that it has trained itself."""
+        return self.epochs - self.branched_after
+
+    @property
+    def is_extra(self) -> bool:
+        """Whether it is none of the trials that were asked for: it runs one again, or goes on from one."""
+        return self.rerun_of is not None or self.parent is not None
 
     @property
     def max_epochs(self) -> int:
@@ -124,6 +140,8 @@ def read_entry(space: str, trial: FrozenTrial, *, objective: str, direction: Dir
     """
     attrs = trial.user_attrs
     entry = Entry(space, trial.number, trial._trial_id, attrs.get("config", {"epochs": 0}), dict(trial.params))
+    entry.parent, entry.branched_after = attrs.get(PARENT), attrs.get(BRANCHED_AFTER, 0)
+    entry.epochs = entry.branched_after
     for epoch, metrics in epoch_metrics(trial).items():
         entry.note(epoch, metrics[objective], metrics["epoch_s"], direction)
     if DUPLICATE_OF in attrs:

@@ -162,7 +162,8 @@ def opened_ledger(job: Job, *, wait: Callable[[OSError], None] | None = None) ->
 def _check_states(run_dir: Path, ledger: Ledger) -> None:
     """Check that trials need not begin again: a worker leaves a state before it tells of an epoch."""
     for entry in (one for account in ledger.accounts.values() for one in account.unfinished):
-        path = state_path(run_dir, entry.space, entry.number)
+        number = entry.number if entry.parent is None or entry.own_epochs else entry.parent
+        path = state_path(run_dir, entry.space, number)
         if entry.epochs and not path.is_file():
             raise RunError(
                 f"{path}: no such file, expected the state of a trial that goes on after epoch {entry.epochs}: copy "
@@ -194,6 +195,7 @@ def make_ledger(job: Job, storage: Any, commit: Callable[..., None]) -> Ledger:
         direction=plan.direction,
         seed=options.seed,
         scheduler=options.scheduler,
+        population=options.num_trials if options.scheduler == "pbt" else 0,
         repeats=options.repeats,
         overrides={"precision": options.precision} if options.precision else {},
         survey_digest=job.shards.digest,

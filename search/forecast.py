@@ -59,7 +59,7 @@ def _by_trials(entries: Mapping[str, Sequence[Entry]], num_trials: int, num_plac
     for name, each in entries.items():
         mean_s = fmean(ended[name] or of_all)
         running = [one for one in each if one.outcome is None]
-        num_due = max(0, num_trials - sum(one.rerun_of is None for one in each))
+        num_due = max(0, num_trials - sum(not one.is_extra for one in each))
         left_s += num_due * mean_s + sum(max(0.0, mean_s - one.seconds) for one in running)
         num_left += num_due + len(running)
     return Forecast(
@@ -68,7 +68,7 @@ def _by_trials(entries: Mapping[str, Sequence[Entry]], num_trials: int, num_plac
 
 
 def _by_pace(entries: Mapping[str, Sequence[Entry]], options: SearchOptions, num_places: int) -> list[Forecast]:
-    num_epochs = sum(one.epochs for each in entries.values() for one in each)
+    num_epochs = sum(one.own_epochs for each in entries.values() for one in each)
     if options.epoch_budget is None or not num_epochs:
         return []
     mean_s = sum(one.seconds for each in entries.values() for one in each) / num_epochs

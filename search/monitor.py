@@ -1,6 +1,7 @@
 """The search in the terminal: one live table, or plain lines where there is no terminal."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ class Monitor(Callback):
         self._start = time.monotonic()
         self._live: Live | None = None
         self._running: dict[str, Entry] = {}
+        self._num_replaced: Counter[str] = Counter()
         self._ended_before = ledger.num_ended
         self._over = False
         self._num_ended = 0
@@ -116,12 +118,13 @@ class Monitor(Callback):
             "trial",
         ):
             table.add_column(title, justify="left" if title == "backbone" else "right")
+        running = Counter(entry.space for entry in ledger.live.values())
         for name, account in ledger.accounts.items():
             leader, counts = account.leader, account.counts
             best = (
                 (f"{leader.best_value:.4f}", str(leader.best_epoch), str(leader.number)) if leader else ("-", "-", "-")
             )
-            states = [str(len(account.live)), *(str(counts[key]) for key in ("stopped", "complete", "failed"))]
+            states = [str(running[name]), *(str(counts[key]) for key in ("stopped", "complete", "failed"))]
             table.add_row(Text(name), *states, str(ledger.limits.num_trials), *best)
         remaining = None if self._over else self.remaining_s()
         left = "" if remaining is None else f", about {clock(remaining)} left"
@@ -156,6 +159,11 @@ class Monitor(Callback):
         entry = self._running.pop(key, None)
         if self._live is None and entry is not None and entry.outcome is not None:
             self.say(self.line(entry))
+        for name, account in self._ledger.accounts.items():
+            for other in account.replaced[self._num_replaced[name] :]:
+                self._num_replaced[name] += 1
+                if self._live is None:
+                    self.say(self.line(other))
 
     def line(self, entry: Entry) -> str:
         """One ended trial in a line."""

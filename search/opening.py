@@ -8,6 +8,7 @@ from galaxy_models.data.shards import Split
 from search.entry import Entry
 from search.experiment import TENSORBOARD, Ended, Job, more_of
 from search.ledger import Ledger
+from search.population import generation_epochs
 from search.preflight import Plan
 from search.results import FinalRun
 from search.rungs import rung_epochs
@@ -65,6 +66,10 @@ def _stopping(scheduler: str, max_epochs: int) -> str:
     rungs = ", ".join(map(str, rung_epochs(max_epochs)))
     if scheduler == "asha":
         return f"asha: after epoch {rungs} the best third goes on" if rungs else "none: a trial is one epoch"
+    if scheduler == "pbt":
+        num = generation_epochs(max_epochs)
+        each = "each epoch" if num == 1 else f"every {num} epochs"
+        return f"pbt: after {each} new trials go on from the best quarter in place of the worst quarter"
     return scheduler
 
 

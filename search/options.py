@@ -282,10 +282,12 @@ def place(text: str) -> Path | str:
 
 
 def fixed_parameter(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE; the value is JSON where it can be, else text."""
+    """Parse NAME=VALUE; the value is None, as space files write it, or JSON where it can be, else text."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected NAME=VALUE, such as weights=none")
+    if value == "None":
+        return name, None
     try:
         return name, json.loads(value)
     except ValueError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from galaxy_models.config import TrainConfig
+from galaxy_models.config import CHANGEABLE, TrainConfig
 from galaxy_models.data.conversion import convert_survey
 from galaxy_models.data.manifest import MANIFEST_NAME, Manifest
 from galaxy_models.data.plan import ConvertSettings
@@ -16,11 +16,12 @@ from galaxy_models.data.progress import Progress
 from galaxy_models.data.readers.simulated import SimulatedReader
 from galaxy_models.errors import GalaxyError
 from galaxy_models.models import check_network, check_weights
-from galaxy_models.task import Direction, Task, objective_direction
+from galaxy_models.task import Direction, objective_direction
 from galaxy_models.training.optim import check_optimizer
 from search.errors import RunError
 from search.options import SearchOptions, check_free
-from search.samplers import check_sampler
+from search.population import is_change
+from search.samplers import check_sampler, grid_values
 from search.shards import fetch_shards
 from search.space import Probe, Space, load_space, probe_space
 from search.storage import Storage, is_uri
@@ -46,7 +47,7 @@ class Plan:
 
     Attributes:
         spaces: the spaces by name, in the order given.
-        fixed: for each space, the parameters that the user fixed.
+        fixed: for each space, the parameters that are not searched; see `fixed_parameters`.
         parameters: names of all their parameters.
         data: the shards' folder on this machine.
         manifest: what is in it.
@@ -91,7 +92,7 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
     data = fetch_shards(data_uri) if data_uri else Path(options.data or simulated_sky(console))
     manifest = Manifest.load(data)
     metric, direction = objective_direction(manifest.task.kind, options.objective)
-    fixed = {space: fixed_parameters(probe, options.fixed, manifest.task) for space, probe in free.items()}
+    fixed = {space: fixed_parameters(probe, options.fixed, manifest) for space, probe in free.items()}
     probes = {
         name: probe_space(space, seed=options.seed, fixed=fixed[name]) if fixed[name] else free[name]
         for name, space in spaces.items()
@@ -102,9 +103,34 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
         check_networks(spaces[name], probe.configs, px=manifest.px, weights_dir=options.weights_dir)
     for note in notes_on_sizes({name: probe.configs for name, probe in probes.items()}, px=manifest.px):
         console.print(f"note     {note}", highlight=False, markup=False, soft_wrap=True)
+    if options.scheduler == "pbt":
+        for name, space in spaces.items():
+            check_changeable(space, free[name].distributions, fixed[name], seed=options.seed)
     queues = first_trials(options, spaces, probes, fixed)
     distributions = {name: probe.distributions for name, probe in free.items()}
     return Plan(spaces, fixed, parameters, data, manifest, metric, direction, queues, distributions, data_uri)
+
+
+def check_changeable(
+    space: Space, distributions: Mapping[str, "BaseDistribution"], fixed: Mapping[str, Any], *, seed: int
+) -> None:
+    """Check that a space has something that population based training can vary.
+
+    Raises:
+        RunError: it has nothing of the kind.
+    """
+    import optuna
+
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+    before = space.config(trial)
+    for name in trial.params.keys() - fixed.keys():
+        for value in grid_values({name: distributions[name]}, {})[name]:
+            if is_change(before, {**trial.params, name: value}, space.config_of):
+                return
+    raise RunError(
+        f"--scheduler pbt: {space.path} has no parameter that can change while a network is trained, expected one of "
+        f"{', '.join(CHANGEABLE)}: choose another scheduler"
+    )
 
 
 def check_storage(root: str, name: str | None) -> None:
@@ -153,19 +179,23 @@ def first_trials(
     return queues
 
 
-def fixed_parameters(free: Probe, asked: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    """What of a space is not searched: what the user fixed, and what has no effect on the survey's task.
+def fixed_parameters(free: Probe, asked: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """What of a space is not searched: what the user fixed, and what has no use on the survey.
+
+    That is what its task does not know, and the side of the images where the space offers to see them as they are
+    stored (`image_px` None), and no smaller: a network that may do with the stored ones gains nothing by larger ones.
 
     Args:
         free: the space, tried with nothing fixed.
         asked: what the user fixed, of any space.
-        task: the survey's task.
+        manifest: the survey's.
     """
-    fixed = {name: value for name, value in asked.items() if name in free.distributions}
-    if task.kind == "votes":
-        idle = {name: value for name, value in _IDLE_FOR_VOTES.items() if free.allows(name, value)}
-        fixed = {**idle, **fixed}
-    return fixed
+    idle: dict[str, Any] = dict(_IDLE_FOR_VOTES) if manifest.task.kind == "votes" else {}
+    sizes = getattr(free.distributions.get("image_px"), "choices", ())
+    if not any(size is not None and size < manifest.px for size in sizes):
+        idle["image_px"] = None
+    idle = {name: value for name, value in idle.items() if free.allows(name, value)}
+    return idle | {name: value for name, value in asked.items() if name in free.distributions}
 
 
 def check_survey(manifest: Manifest, data: Path, metric: str) -> None:

@@ -243,7 +243,7 @@ def _spent(
         elapsed_s=elapsed_s,
         whole_s=whole_s,
         sessions=len(record["sessions"]),
-        epochs=sum(one.epochs for one in trials),
+        epochs=sum(one.own_epochs for one in trials),
         hours=seconds * (gpus or record.get("threads") or 1) / 3600,
         unit="GPU" if gpus else "CPU",
         price_per_hour=price,

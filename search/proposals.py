@@ -1,5 +1,6 @@
 """Makes one space's trials: what was queued first, then as the sampler proposes."""
 
+import random
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from galaxy_models.config import TrainConfig
 from galaxy_models.seeds import derive_seed
-from search.entry import SURVEY_DIGEST, Entry
+from search.entry import BRANCHED_AFTER, PARENT, SURVEY_DIGEST, Entry
+from search.population import vary
 from search.samplers import MAX_RUNNING, History, SamplerPlan
 from search.space import Space
 from search.terms import Terms
@@ -67,14 +70,41 @@ class Proposals:
             SpaceError: the space file failed.
         """
         trial = self._make(number, running, params, attrs)
+        config = self._config(trial)
+        seed = derive_seed(self._terms.seed, "trial", self.space.name, number)
+        return self._enter(trial, {**config.to_dict(), "seed": seed})
+
+    def _config(self, trial: optuna.Trial) -> TrainConfig:
         try:
-            config = self.space.config(trial)
+            return self.space.config(trial)
         except Exception as error:
             trial.set_user_attr("reason", "".join(traceback.format_exception_only(error)).strip())
             self._study.tell(trial, state=TrialState.FAIL)
             raise
-        seed = derive_seed(self._terms.seed, "trial", self.space.name, number)
-        return self._enter(trial, {**config.to_dict(), "seed": seed})
+
+    def branch(self, number: int, running: Sequence[Entry], *, origin: Entry, rng: random.Random) -> Entry:
+        """Begin a trial that goes on from another's state with its settings varied.
+
+        Args:
+            number: of the trial.
+            running: trials that run beside it.
+            origin: the other.
+            rng: decides how they are varied.
+
+        Raises:
+            SpaceError: the space file failed.
+        """
+        distributions = self._study._storage.get_trial(origin.trial_id).distributions
+        free = {name: one for name, one in distributions.items() if name not in self.sampler.fixed}
+        params = vary(origin.params, free, self.space.config_of, rng)
+        attrs = {PARENT: origin.number, BRANCHED_AFTER: origin.epochs}
+        trial = self._make(number, running, params, attrs)
+        config, whole = self._config(trial), TrainConfig.from_dict(origin.config)
+        if params != origin.params:
+            whole = whole.changed(origin.epochs, config)
+        entry = self._enter(trial, whole.to_dict())
+        entry.parent, entry.branched_after, entry.epochs = origin.number, origin.epochs, origin.epochs
+        return entry
 
     def _make(
         self, number: int, running: Sequence[Entry], params: dict[str, Any] | None, attrs: dict[str, Any]

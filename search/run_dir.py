@@ -27,7 +27,7 @@ _CODE = (
     "galaxy_models/{config,seeds,task}.py",
     "galaxy_models/data/{augment,batches,manifest,order,pipeline,shards}.py",
     "galaxy_models/{models,morphology,training}/*.py",
-    "search/{account,cma,convergence,entry,ledger,proposals,ranking,rungs,samplers}.py",
+    "search/{account,cma,convergence,entry,ledger,population,proposals,ranking,rungs,samplers}.py",
     "search/{lead,peers,scheduler,searcher,space,study,terms,trial,turns}.py",
 )
 

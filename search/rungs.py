@@ -11,7 +11,9 @@ from galaxy_models.seeds import derive_seed
 from galaxy_models.task import Direction
 
 REDUCTION_FACTOR = 3
-SCHEDULERS = ("asha", "hyperband", "median", "none")
+RULES = ("asha", "hyperband", "median", "none")
+# Population based training stops by no rule of its own: see `search.population`.
+SCHEDULERS = (*RULES, "pbt")
 # The median rule waits for so many trials at an epoch before it judges.
 MIN_MEDIAN_TRIALS = 5
 
@@ -144,7 +146,7 @@ def make_rule(name: str, *, max_epochs: int, direction: Direction, seed: int) ->
     """Make the stopping rule of one space.
 
     Args:
-        name: one of SCHEDULERS.
+        name: one of SCHEDULERS; `pbt` has none.
         max_epochs: epochs of a trial that is not stopped.
         direction: which way the objective is better.
         seed: of draws, where the rule makes any.
@@ -153,6 +155,5 @@ def make_rule(name: str, *, max_epochs: int, direction: Direction, seed: int) ->
         "asha": Asha(rung_epochs(max_epochs), direction),
         "hyperband": Hyperband(max_epochs, direction, seed=seed),
         "median": MedianRule(direction),
-        "none": NoStopping(),
     }
-    return rules[name]
+    return rules.get(name, NoStopping())

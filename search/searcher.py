@@ -53,6 +53,8 @@ class StudySearcher(Searcher):
             "number": entry.number,
             "train": entry.config,
             "known_epochs": entry.epochs,
+            "parent": entry.parent,
+            "branched_after": entry.branched_after,
             "micro_batch": account.micro_batch(entry.config["image_px"]),
             "value_to_beat": math.nan if entry.rerun_of is not None else account.value_to_beat(self._keep_top),
         }

@@ -16,7 +16,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def collected_signals(console: Console) -> Iterator[list[int]]:
     """Collect the first Ctrl-C, SIGTERM or SIGHUP in a list; a second kills this process and all that it started.
 
-    Nothing is lost by the second one: what is recorded is recorded, and the run can be resumed.
+    Nothing is lost by the second one: what is recorded is recorded, and the run can be resumed. The end of a terminal
+    is nothing to a search that was started to ignore it, by `nohup`.
     """
     received: list[int] = []
     previous: dict[signal.Signals, Any] = {}
@@ -28,7 +29,8 @@ def collected_signals(console: Console) -> Iterator[list[int]]:
         console.print("stopping: the report follows; a second signal leaves at once")
 
     for one in _SIGNALS:
-        previous[one] = signal.signal(one, note)
+        if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN:
+            previous[one] = signal.signal(one, note)
     try:
         yield received
     finally:

@@ -77,6 +77,19 @@ class Space:
             raise SpaceError(f"{self.path}: space() returned {config!r:.200}, expected a TrainConfig: return one")
         return config
 
+    def config_of(self, params: Mapping[str, Any]) -> TrainConfig:
+        """The configuration that parameters mean.
+
+        Args:
+            params: all of them, by name.
+
+        Raises:
+            SpaceError: as `config`, or one is missing.
+        """
+        import optuna
+
+        return self.config(optuna.trial.FixedTrial(dict(params)))  # type: ignore[arg-type]
+
 
 def _where(error: Exception, path: Path) -> str:
     lines = [

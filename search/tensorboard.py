@@ -1,6 +1,7 @@
 """TensorBoard files of a run: every metric per epoch and trial, and HParams with the best value reached."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class TensorBoard(Callback):
         self._recorder = recorder
         self._folder = folder
         self._files: dict[str, tuple[Entry, EventFile]] = {}
+        self._num_replaced: Counter[str] = Counter()
         self._write_columns(parameters)
 
     def _write_columns(self, parameters: list[str]) -> None:
@@ -69,17 +71,18 @@ class TensorBoard(Callback):
         with self._dropped_on_a_full_disk(trial.trial_id):
             if trial.trial_id not in self._files:
                 found = self._recorder.entry(trial)
-                folder = self._folder / found.space / f"trial-{found.number:05d}"
-                self._files[trial.trial_id] = found, EventFile(folder)
+                self._files[trial.trial_id] = found, EventFile(self._trial_folder(found))
             self._files[trial.trial_id][1].add(_scalars(values), int(result["epoch"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Write the trial's line of the HParams page."""
         self._close(trial.trial_id)
+        self._write_replaced()
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Write the trial's line of the HParams page."""
         self._close(trial.trial_id)
+        self._write_replaced()
 
     def close(self) -> None:
         """Close what the search's end left open; a trial that did not end gets its line when it does."""
@@ -91,13 +94,26 @@ class TensorBoard(Callback):
             return
         found, file = self._files.pop(key)
         with self._dropped_on_a_full_disk(key), contextlib.closing(file):
-            if found.outcome is None:
-                return
-            name = f"{found.space}/trial-{found.number:05d}"
-            file.add(hparams_summary.hparams_pb(_hparams(found), trial_id=name))
-            if found.best_epoch:
-                best = {f"best/{self._ledger.objective}": found.best_value, "best/epoch": float(found.best_epoch)}
-                file.add(_scalars(best), found.best_epoch)
+            if found.outcome is not None:
+                self._write_line(found, file)
+
+    def _write_replaced(self) -> None:
+        """Write the lines of those that made way for others of their population; nobody was running them."""
+        for name, account in self._ledger.accounts.items():
+            for entry in account.replaced[self._num_replaced[name] :]:
+                self._num_replaced[name] += 1
+                with contextlib.suppress(OSError), contextlib.closing(EventFile(self._trial_folder(entry))) as file:
+                    self._write_line(entry, file)
+
+    def _trial_folder(self, entry: Entry) -> Path:
+        return self._folder / entry.space / f"trial-{entry.number:05d}"
+
+    def _write_line(self, found: Entry, file: EventFile) -> None:
+        name = f"{found.space}/trial-{found.number:05d}"
+        file.add(hparams_summary.hparams_pb(_hparams(found), trial_id=name))
+        if found.best_epoch:
+            best = {f"best/{self._ledger.objective}": found.best_value, "best/epoch": float(found.best_epoch)}
+            file.add(_scalars(best), found.best_epoch)
 
     @contextlib.contextmanager
     def _dropped_on_a_full_disk(self, key: str) -> Iterator[None]:

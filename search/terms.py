@@ -16,7 +16,8 @@ class Terms:
         objective: the result's key that is optimised, such as `val_nll`.
         direction: which way is better.
         seed: the run's seed.
-        scheduler: the stopping rule, one of `rungs.SCHEDULERS`.
+        scheduler: the stopping rule, one of `rungs.SCHEDULERS`; `pbt` trains a population, see `search.population`.
+        population: trials that train side by side, for `pbt`.
         repeats: how often the same configuration may be run; further times its recorded result is used.
         overrides: fields of TrainConfig that the command line sets for every trial.
         survey_digest: of the survey that trials learn from; empty = there is none.
@@ -27,6 +28,7 @@ class Terms:
     direction: Direction
     seed: int
     scheduler: str = "asha"
+    population: int = 0
     repeats: int = 1
     overrides: Mapping[str, Any] = field(default_factory=dict)
     survey_digest: str = ""

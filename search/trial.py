@@ -46,10 +46,11 @@ class GalaxyTrial(LeanTrainable):
     """Trains one configuration, an epoch a step.
 
     Its configuration, which comes packed (see `lean`), has `train` (a TrainConfig as a dictionary), `space`, `number`,
-    `known_epochs` (those the study has), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see
-    `Shards`), `run_dir` and `storage` (see `RunFiles.of_worker`), `software` (the driver's on a cluster, see
-    `this_software`), `threads`, `processes` (that train each trial together; this is the first), `device`, `gpu_share`,
-    `weights_dir`, `metric`, `direction`, `timeout_s` and `silence_s` (see `Pulse`).
+    `known_epochs` (those the study has), `parent` and `branched_after` (the trial from whose state it begins, and that
+    trial's epochs then), `micro_batch`, `value_to_beat`, and for all trials alike `shards` (see `Shards`), `run_dir`
+    and `storage` (see `RunFiles.of_worker`), `software` (the driver's on a cluster, see `this_software`), `threads`,
+    `processes` (that train each trial together; this is the first), `device`, `gpu_share`, `weights_dir`, `metric`,
+    `direction`, `timeout_s` and `silence_s` (see `Pulse`).
 
     A result has the loop's metrics and `objective`, `done`, and after a trial's first epoch `handover_s`: the time
     from the end of the worker's previous trial to this one's first optimiser step. Where something went wrong the
@@ -210,19 +211,17 @@ class GalaxyTrial(LeanTrainable):
         A state that is damaged, learned from another survey, or was left by another trial of this number that was never
         told of, is passed over: the trial starts again, and the ledger passes over the epochs that it knows.
 
+        A trial without a state of its own that begins from another's takes that one's; without it it trains all that
+        its configuration says from scratch, and comes to the same.
+
         Returns:
             Whether the trainer is as it should be; False if it has to be made anew.
         """
-        if not self._files.fetch(self._path(state_path)):
-            return True
         from galaxy_models.errors import WeightsError
-        from galaxy_models.training.checkpoint import load_state
 
         try:
-            state = load_state(self._path(state_path))
-            digest = self.config["shards"]["digest"]
-            # A state that does not say which survey it is of is older than the question.
-            if state.get("config") != self.config["train"] or state.get("survey_digest", digest) != digest:
+            state = self._state()
+            if state is None:
                 return True
             trainer.load_state_dict(state)
         except WeightsError:
@@ -230,6 +229,26 @@ class GalaxyTrial(LeanTrainable):
         self._history = state["history"]
         self._untold = self._history[self.config["known_epochs"] :]
         return True
+
+    def _state(self) -> dict[str, Any] | None:
+        """The state to continue from; None if there is none of this trial's configuration and survey."""
+        from galaxy_models.training.checkpoint import load_state
+
+        config, own = self.config, self._path(state_path)
+        if self._files.fetch(own):
+            state = load_state(own)
+            fits = state.get("config") == config["train"]
+        elif config["parent"] is not None:
+            parent = state_path(self._files.root, config["space"], config["parent"])
+            if not self._files.fetch(parent):
+                return None
+            state = load_state(parent)
+            fits = state.get("epoch") == config["branched_after"]
+        else:
+            return None
+        # A state that does not say which survey it is of is older than the question.
+        digest = config["shards"]["digest"]
+        return state if fits and state.get("survey_digest", digest) == digest else None
 
     def _note_first_step(self) -> None:
         if self._idle_since is not None:
@@ -247,7 +266,8 @@ class GalaxyTrial(LeanTrainable):
         best = self._best_epoch(trainer.epoch - 1)
         value, direction = self._history[-1][self._key], self.config["direction"]
         previous = self._history[best - 1][self._key] if best else math.nan
-        if better(value, previous, direction) and better(value, self.config["value_to_beat"], direction):
+        own = trainer.epoch > self.config["branched_after"]
+        if own and better(value, previous, direction) and better(value, self.config["value_to_beat"], direction):
             place = self._files.root, self.config["space"], self.config["number"]
             trainer.save_weights(weights_path(*place, trainer.epoch))
             self._files.keep(weights_path(*place, trainer.epoch))
@@ -258,9 +278,10 @@ class GalaxyTrial(LeanTrainable):
         self._files.keep(self._path(state_path))
 
     def _best_epoch(self, up_to: int) -> int:
-        """The best epoch so far, from 1; 0 without one."""
+        """The best of its own epochs so far, from 1; 0 without one."""
         best, value = 0, math.nan
-        for epoch, metrics in enumerate(self._history[:up_to], start=1):
+        after = self.config["branched_after"]
+        for epoch, metrics in enumerate(self._history[after:up_to], start=after + 1):
             if better(metrics[self._key], value, self.config["direction"]):
                 best, value = epoch, metrics[self._key]
         return best

@@ -1,12 +1,14 @@
 """The custom network: how wide, deep and regularised, trained from random weights.
 
-Made for a processor: no shape here is dear, at 64 pixels. Images are seen at the size they were converted
-to (`--px`). Every stage halves the side, so 5 stages need 32 pixels.
+Made for a processor: no shape here is dear, at 64 pixels. Images are seen at the size they were converted to (`--px`),
+or at 48 pixels, which cost 0.6 of 64. A survey of 48 pixels or fewer is seen as it is: the search then keeps
+`image_px` at None by itself, since enlarging gains nothing where no weights expect it. Every stage halves the side,
+so 5 stages need 32 pixels.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from galaxy_models.config import AugmentConfig, CnnConfig, TrainConfig
 
@@ -22,6 +24,7 @@ named: list[dict[str, Any]] = [
         "kernel": 3,
         "norm": "batch",
         "pool": "max",
+        "image_px": None,
         "batch_size": 32,
         "learning_rate": 3e-3,
         "weight_decay": 0.05,
@@ -44,6 +47,8 @@ def space(trial: optuna.Trial) -> TrainConfig:
     return TrainConfig(
         backbone="cnn",
         cnn=shape(trial),
+        # On real galaxies of 64 pixels 48 lost nothing in as many epochs, and 32 a little.
+        image_px=cast("int | None", trial.suggest_categorical("image_px", [None, 48])),
         batch_size=trial.suggest_categorical("batch_size", [16, 32, 64]),
         optimizer="adamw",
         learning_rate=trial.suggest_float("learning_rate", 5e-4, 1e-2, log=True),

@@ -14,6 +14,7 @@ from galaxy_models.errors import ConfigError, GalaxyError
 
 CNN: dict[str, Any] = {"backbone": "cnn", "cnn": CnnConfig()}
 RESNET: dict[str, Any] = {"backbone": "resnet50", "weights": "imagenet"}
+CHANGE = TrainConfig(backbone="vgg16").changed(3, TrainConfig(backbone="vgg16")).changes[0]
 
 augments = st.builds(
     AugmentConfig,
@@ -60,6 +61,21 @@ configs = st.one_of(
 @given(configs)
 def test_round_trip_through_json(config: TrainConfig) -> None:
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
+
+
+@given(configs, configs, st.integers(1, 50), st.integers(1, 50))
+def test_changes_come_into_force_after_their_epochs(
+    config: TrainConfig, other: TrainConfig, first: int, more: int
+) -> None:
+    changed = config.changed(first, other).changed(first + more, config)
+    assert TrainConfig.from_dict(json.loads(json.dumps(changed.to_dict(), allow_nan=False))) == changed
+    between = changed.at(first)
+    settings = ("learning_rate", "weight_decay", "clip_grad_norm", "class_balance", "augment")
+    assert [getattr(between, name) for name in settings] == [getattr(other, name) for name in settings]
+    assert between.backbone == config.backbone
+    assert between.seed == config.seed
+    assert changed.at(first + more - 1) == between
+    assert changed.at(first - 1) == changed.at(first + more) == changed.at(10**6) == config
 
 
 @pytest.mark.parametrize(
@@ -121,6 +137,12 @@ def test_ranges_hold_at_their_ends(kind: type, field: str, low: float, high: flo
         (lambda: TrainConfig(backbone="cnn"), "cnn: got None for the backbone 'cnn', expected a CnnConfig"),
         (lambda: TrainConfig(**CNN, weights="imagenet"), "weights: got 'imagenet' for the backbone 'cnn'"),
         (lambda: TrainConfig(backbone="vgg16", trainable_stages=0), "trainable_stages: got 0 with weights 'none'"),
+        (lambda: TrainConfig(**RESNET, changes=[]), "changes: got [], expected a tuple of Changes"),
+        (lambda: TrainConfig(**RESNET, changes=(CHANGE, CHANGE)), "changes[1].after_epoch: got 3, expected a whole "),
+        (
+            lambda: TrainConfig(**RESNET, changes=(dataclasses.replace(CHANGE, learning_rate=-1.0),)),
+            "changes[0].learning_rate: got -1.0, expected a number from 1e-08 to 100",
+        ),
     ],
 )
 def test_contradictions_are_refused(make: Any, message: str) -> None:
@@ -138,6 +160,8 @@ def test_contradictions_are_refused(make: Any, message: str) -> None:
         ({"backbone": "vgg16", "lr": 1}, "config: got the unknown field 'lr', expected some of backbone, "),
         ({"backbone": "vgg16", "augment": {"flip": True}}, "config.augment: got the unknown field 'flip'"),
         ({"backbone": "cnn", "cnn": {"widht": 8}}, "config.cnn: got the unknown field 'widht'"),
+        ({"backbone": "vgg16", "changes": [{"epoch": 3}]}, "config.changes[0]: got the unknown field 'epoch'"),
+        ({"backbone": "vgg16", "changes": [{"after_epoch": 3}]}, "config.changes[0]: got no 'augment', expected one"),
         ({"backbone": "vgg16", "augment": None}, "augment: got None, expected an AugmentConfig"),
     ],
 )

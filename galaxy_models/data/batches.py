@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from galaxy_models.data.order import WHOLE, Share, batch_slices
+from galaxy_models.data.order import WHOLE, Share, batch_slices, join_slices
 from galaxy_models.data.shards import Split
 
 # The batch in use and the one asked for next.
@@ -38,7 +38,7 @@ class Batch:
 
 
 def iterate_batches(
-    split: Split, order: npt.NDArray[np.int64], *, batch_size: int, share: Share = WHOLE
+    split: Split, order: npt.NDArray[np.int64], *, batch_size: int, share: Share = WHOLE, num_together: int = 1
 ) -> Iterator[Batch]:
     """Gather the galaxies of an epoch, batch after batch.
 
@@ -47,11 +47,13 @@ def iterate_batches(
         order: (N,) int64 row numbers in the order wanted.
         batch_size: largest size of a batch; see `batch_slices`.
         share: which part of each batch to gather; the whole, unless several processes share it.
+        num_together: batches to gather at once and hand on as one, where they are not shared.
 
     Yields:
         The batches, with images in `NUM_BUFFERS` buffers used in turn.
     """
-    slices = batch_slices(len(order), batch_size)
+    assert num_together == 1 or share == WHOLE, "parts of neighbouring batches are no neighbours"
+    slices = join_slices(batch_slices(len(order), batch_size), num_together)
     largest = max((share.largest(batch.stop - batch.start) for batch in slices), default=0)
     buffers = np.empty((NUM_BUFFERS, largest, split.px, split.px, 3), np.uint8)
     for number, batch in enumerate(slices):

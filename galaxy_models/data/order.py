@@ -82,6 +82,11 @@ def batch_slices(num_rows: int, batch_size: int) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(ends)]
 
 
+def join_slices(slices: list[slice], num: int) -> list[slice]:
+    """Join so many neighbouring slices at a time into one; the last may be of fewer."""
+    return [slice(slices[i].start, slices[i : i + num][-1].stop) for i in range(0, len(slices), num)]
+
+
 def micro_slices(num_images: int, share: Share, *, size: int) -> list[slice]:
     """Cut one process's part of a batch into micro-batches; every process has as many of them, none is empty.
 

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from galaxy_models.config import TrainConfig
-from galaxy_models.data.augment import Variations, draw_variations, vary
-from galaxy_models.data.batches import Batch, iterate_batches
-from galaxy_models.data.order import balanced_order, batch_slices, epoch_order, micro_slices
+from galaxy_models.data.order import epoch_order, micro_slices
 from galaxy_models.errors import ConfigError, WeightsError
 from galaxy_models.models.galaxy_model import build_model
 from galaxy_models.seeds import derive_seed
@@ -24,12 +21,13 @@ from galaxy_models.training.batch_statistics import refresh_batch_statistics
 from galaxy_models.training.checkpoint import describe_model, describe_survey, save_weights
 from galaxy_models.training.energy import find_counters, measured_energy
 from galaxy_models.training.evaluation import EVAL_BATCH, evaluate, predict_logits
+from galaxy_models.training.feed import Feed
 from galaxy_models.training.losses import TrainLoss
 from galaxy_models.training.memory import MicroBatch, indivisible
 from galaxy_models.training.metrics import measure
-from galaxy_models.training.optim import Schedule, make_optimizer
+from galaxy_models.training.optim import Schedule, change_optimizer, make_optimizer
 from galaxy_models.training.ranks import Alone
-from galaxy_models.training.runtime import Runtime, move, resolve_precision
+from galaxy_models.training.runtime import Runtime, resolve_precision
 from galaxy_models.training.survey import SurveyData
 
 # Galaxies that batch norms' statistics are measured on; more than 128 changed validation by no more than chance does.
@@ -101,13 +99,13 @@ class Trainer:
             WeightsError: initial weights that cannot be had.
         """
         self._config = config
+        self._now = config.at(0)
         self._survey = survey
         self._device = runtime.activate()
         self._precision = resolve_precision(config.precision, self._device)
         self._counters = find_counters(runtime, self._device)
         self._train, self._val = survey.split("train"), survey.split("val")
         self._image_px = config.image_px or self._train.px
-        self._mirror_order = survey.task.mirror_order if survey.task.mirror_pairs else None
         self._loss = TrainLoss.for_config(config, survey.task, targets=self._train.targets)
         self._on_first_step = on_first_step
         self._ranks = ranks or Alone()
@@ -115,7 +113,14 @@ class Trainer:
         self.model = model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._optimizer = make_optimizer(config, self.model)
-        self._updates_per_epoch = -(-self._train.num_rows // config.batch_size)
+        self._feed = Feed(
+            survey,
+            batch_size=config.batch_size,
+            image_px=self._image_px,
+            device=self._device,
+            share=self._ranks.share,
+        )
+        self._updates_per_epoch = len(self._feed.lengths)
         self._check_shares()
         self._schedule = Schedule(config, self._optimizer, updates_per_epoch=self._updates_per_epoch)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._precision.scales_gradients)
@@ -161,6 +166,8 @@ class Trainer:
             if state is not None:
                 self.load_state_dict(state)
             self._alike = True
+        if self._config.changes:
+            self._change_settings(self._config.at(self.epoch))
         number = self.epoch + 1
         passed = self._train_epoch()
         metrics = None
@@ -177,6 +184,13 @@ class Trainer:
             "micro_batch": float(self.micro_batch),
             "diverged": float(metrics is None),
         }
+
+    def _change_settings(self, now: TrainConfig) -> None:
+        """Go on with other settings, also where a state that was loaded brought those of its own time."""
+        self._now = now
+        self._loss = TrainLoss.for_config(now, self._survey.task, targets=self._train.targets)
+        change_optimizer(self._optimizer, now, self.model)
+        self._schedule = Schedule(now, self._optimizer, updates_per_epoch=self._updates_per_epoch)
 
     def save_weights(self, path: Path) -> None:
         """Write the network as it is now, with all that `load_model` needs to rebuild it."""
@@ -232,38 +246,17 @@ class Trainer:
         # Dropout and drop-path know no generator but torch's own.
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(derive_seed(seed, "dropout", self.epoch, *([share.index] if share.index else [])))
-            start = time.perf_counter()
-            variations = self._draw_variations()
-            passed.wait_s = passed.step_s = time.perf_counter() - start
-            batches = iterate_batches(self._train, self._order(), batch_size=self._config.batch_size, share=share)
+            batches = self._feed.batches(self._now, epoch=self.epoch)
             for update in range(self.epoch * self._updates_per_epoch, (self.epoch + 1) * self._updates_per_epoch):
                 start = time.perf_counter()
-                batch = next(batches)
-                images, targets = self._vary(batch, variations)
+                images, targets, num_images = next(batches)
                 ready = time.perf_counter()
-                self._step(update, images, targets, batch.num_images, passed)
+                self._step(update, images, targets, num_images, passed)
                 passed.wait_s += ready - start
                 passed.step_s += time.perf_counter() - start
                 if not passed.finite:
                     break
         return passed
-
-    def _draw_variations(self) -> Variations:
-        """How the images of an epoch are varied, in their order."""
-        lengths = [part.stop - part.start for part in batch_slices(self._train.num_rows, self._config.batch_size)]
-        generator = torch.Generator().manual_seed(derive_seed(self._config.seed, "augment", self.epoch))
-        variations = draw_variations(lengths, config=self._config.augment, image_px=self._image_px, generator=generator)
-        return variations.to(self._device)
-
-    def _vary(self, batch: Batch, variations: Variations) -> tuple[Tensor, Tensor]:
-        """Vary a batch as it is varied whole, whichever part of it this is."""
-        return vary(
-            move(batch.images, self._device),
-            move(batch.targets, self._device),
-            variations.of(batch.place),
-            image_px=self._image_px,
-            mirror_order=self._mirror_order,
-        )
 
     def _step(self, update: int, images: Tensor, targets: Tensor, num_images: int, passed: _Pass) -> None:
         if self._on_first_step is not None:
@@ -330,16 +323,11 @@ class Trainer:
             )
 
     def _update(self) -> None:
-        if self._config.clip_grad_norm is not None:
+        if self._now.clip_grad_norm is not None:
             self._scaler.unscale_(self._optimizer)
-            torch.nn.utils.clip_grad_norm_(self._trained, self._config.clip_grad_norm)
+            torch.nn.utils.clip_grad_norm_(self._trained, self._now.clip_grad_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-
-    def _order(self) -> npt.NDArray[np.int64]:
-        if self._config.class_balance == "sampling" and self._survey.task.kind == "classes":
-            return balanced_order(self._train.targets, seed=self._config.seed, epoch=self.epoch)
-        return epoch_order(self._train.num_rows, seed=self._config.seed, epoch=self.epoch)
 
     def _validate(self, passed: _Pass) -> dict[str, float] | None:
         self._refresh_statistics()

@@ -67,6 +67,22 @@ def make_optimizer(config: TrainConfig, model: GalaxyModel) -> Optimizer:
     return optimizer
 
 
+def change_optimizer(optimizer: Optimizer, config: TrainConfig, model: GalaxyModel) -> None:
+    """Let an optimiser go on with a configuration's learning rates and weight decay; what it has learned stays.
+
+    Args:
+        optimizer: of `make_optimizer`; a `Schedule` made before knows nothing of it.
+        config: the new settings.
+        model: whose parameters they are.
+    """
+    head = {id(parameter) for parameter in model.head_parameters()}
+    for group in optimizer.param_groups:
+        first = group["params"][0]
+        learning_rate = config.learning_rate * (1.0 if id(first) in head else config.backbone_lr_scale)
+        group["lr"] = group["initial_lr"] = learning_rate
+        group["weight_decay"] = config.weight_decay if first.ndim > 1 else 0.0
+
+
 def _groups(parameters: list[Parameter], learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
     decayed = [parameter for parameter in parameters if parameter.ndim > 1]
     plain = [parameter for parameter in parameters if parameter.ndim <= 1]

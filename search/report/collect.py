@@ -22,7 +22,8 @@ class Trials:
         table: a row a trial: backbone, trial, state, value, best_epoch, epochs, seconds, named, reason, duplicate_of
             (the trial whose recorded result it took, without an epoch of its own), promoted_from (the trial whose
             configuration it runs again to the full length), finalist_of (the same, where that trial was stopped
-            and is among the best), param_*.
+            and is among the best), branched_from (the trial from whose state it went on), param_*. Epochs and seconds
+            are those that it trained itself.
         curves: a row a trial and trained epoch: backbone, trial, epoch, value (the objective), every metric, seconds.
         configs: configuration of each (backbone, trial) that recorded one.
         params: what the sampler chose for each (backbone, trial).
@@ -125,6 +126,8 @@ def _epoch_rows(trial: "optuna.trial.FrozenTrial") -> Iterator[dict[str, Any]]:
 
 
 def _trial_row(trial: "optuna.trial.FrozenTrial", epochs: list[dict[str, Any]], sign: float) -> dict[str, Any]:
+    from search.entry import BRANCHED_AFTER, PARENT
+
     attributes = trial.user_attrs
     finite = [(sign * row["value"], row["epoch"]) for row in epochs if math.isfinite(row["value"])]
     best_value, best_epoch = min(finite, default=(math.nan, None))
@@ -138,13 +141,14 @@ def _trial_row(trial: "optuna.trial.FrozenTrial", epochs: list[dict[str, Any]], 
         "state": trial.state.name,
         "value": value,
         "best_epoch": attributes.get("best_epoch", best_epoch),
-        "epochs": epochs[-1]["epoch"] if epochs and copied is None else 0,
+        "epochs": epochs[-1]["epoch"] - attributes.get(BRANCHED_AFTER, 0) if epochs and copied is None else 0,
         "seconds": 0.0 if copied is not None else _number(attributes.get("seconds", sum(timed) if timed else math.nan)),
         "named": bool(attributes.get("named", False)),
         "reason": _encodable(str(attributes.get("reason", ""))),
         "duplicate_of": copied,
         "promoted_from": attributes.get("promoted_from", finalist_of),
         "finalist_of": finalist_of,
+        "branched_from": attributes.get(PARENT),
     }
 
 
@@ -163,7 +167,7 @@ def _trial_table(
     types = {
         "backbone": "string", "trial": "int64", "state": "string", "value": "float64", "best_epoch": "Int64",
         "epochs": "int64", "seconds": "float64", "named": "bool", "reason": "string", "duplicate_of": "Int64",
-        "promoted_from": "Int64", "finalist_of": "Int64",
+        "promoted_from": "Int64", "finalist_of": "Int64", "branched_from": "Int64",
     }  # fmt: skip
     columns = {name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in types.items()}
     for name in sorted(kinds):

@@ -73,7 +73,7 @@ def values_at(trials: Trials, backbone: str, epochs: int, info: RunInfo) -> dict
     """The best objective within a number of epochs, of each trial that reached it."""
     table, curves = trials.table, trials.curves
     own = table[(table["backbone"] == backbone) & (table["state"] != "FAIL") & (table["epochs"] >= epochs)]
-    own = own[own["duplicate_of"].isna()]
+    own = own[own["duplicate_of"].isna() & own["branched_from"].isna()]
     own = own[~own["promoted_from"].isin(own["trial"])]
     within = curves[(curves["backbone"] == backbone) & (curves["epoch"] <= epochs) & curves["trial"].isin(own["trial"])]
     grouped = within[np.isfinite(within["value"])].groupby("trial")["value"]

@@ -103,5 +103,8 @@ def _trained(curves: "pd.DataFrame", trials: "pd.DataFrame") -> "pd.DataFrame":
     """
     copied = trials.loc[trials["duplicate_of"].notna(), "trial"]
     unwanted = [*copied, *trials["promoted_from"].dropna()]
+    if "branched_from" in trials.columns:
+        # Its curve begins where another's was.
+        unwanted += [*trials.loc[trials["branched_from"].notna(), "trial"]]
     curves = curves[~curves["trial"].isin(unwanted)].sort_values(["trial", "epoch"], kind="stable")
     return curves[curves["value"].notna().groupby(curves["trial"]).cummin()]

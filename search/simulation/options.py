@@ -8,7 +8,7 @@ from pathlib import Path
 from galaxy_models.task import Direction
 from search.options import SAMPLERS as ALL_SAMPLERS
 from search.options import duration_s, positive_int, seed_number
-from search.rungs import SCHEDULERS
+from search.rungs import RULES
 from search.simulation.curves import Columns
 
 # A grid over the ranges of a table says nothing of the table.
@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("curves", type=Path, metavar="CURVES", help="a run's report/curves.parquet, or a table in Parquet or CSV")
     add("--workers", type=positive_int, nargs="+", default=[1], metavar="N", help="trials side by side (default 1)")
     add("--sampler", nargs="+", choices=SAMPLERS, default=["tpe"], help="what proposes (default tpe)")
-    add("--scheduler", nargs="+", choices=SCHEDULERS, default=["asha"], help="what stops (default asha)")
+    add("--scheduler", nargs="+", choices=RULES, default=["asha"], help="what stops (default asha)")
     add("--stock", action="store_true", help="beside ours, Tune's own OptunaSearch and ASHA as its documentation says")
     add("--seeds", type=positive_int, default=30, metavar="N", help="searches for each setting (default 30)")
     add("--seed", type=seed_number, default=0, metavar="N", help="of every random draw (default 0)")

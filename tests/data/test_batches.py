@@ -39,6 +39,19 @@ def test_a_share_of_each_batch_is_gathered_alone(tmp_path):
     np.testing.assert_array_equal(batches[1].targets, survey.targets[[4, 8]])
 
 
+def test_batches_that_are_gathered_together_hold_the_same_galaxies(tmp_path):
+    survey = make_survey(tmp_path)
+    split = Split.open(tmp_path, survey.manifest, "train")
+    order = np.array([7, 1, 3, 9, 0, 4, 8], np.int64)
+    # Batches of two, two and three galaxies.
+    batches = [
+        (batch.rows.tolist(), batch.place, batch.num_images)
+        for batch in iterate_batches(split, order, batch_size=3, num_together=2)
+        if np.array_equal(batch.images.permute(0, 2, 3, 1), survey.pixels[batch.rows])
+    ]
+    assert batches == [([7, 1, 3, 9], slice(0, 4), 4), ([0, 4, 8], slice(4, 7), 3)]
+
+
 def test_a_batch_lives_until_the_second_next_is_asked_for(tmp_path):
     survey = make_survey(tmp_path)
     split = Split.open(tmp_path, survey.manifest, "train")

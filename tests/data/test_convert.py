@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -305,14 +305,6 @@ def slow_survey(tmp_path: Path) -> Path:
     return survey
 
 
-@pytest.fixture
-def heard_ctrl_c() -> Iterator[None]:
-    """Processes that the test starts hear Ctrl-C, also where a shell script runs the tests in its background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def start_conversion(survey: Path, out: Path) -> "subprocess.Popen[str]":
     """A conversion that has begun to write."""
     command = [sys.executable, "-m", "galaxy_models.data.convert", "folder", str(survey)]
@@ -340,7 +332,6 @@ def wait_for_end(group: int) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)],
@@ -362,7 +353,6 @@ def test_an_interruption_leaves_nothing_that_looks_complete(
     wait_for_end(process.pid)
 
 
-@pytest.mark.usefixtures("heard_ctrl_c")
 @pytest.mark.parametrize("num_processes", [2, 4])
 def test_a_second_ctrl_c_leaves_at_once(slow_survey: Path, tmp_path: Path, num_processes: int) -> None:
     with start_conversion(slow_survey, tmp_path / "out") as process:

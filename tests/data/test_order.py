@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy_models.data.order import WHOLE, Share, balanced_order, batch_slices, epoch_order, micro_slices
+from galaxy_models.data.order import WHOLE, Share, balanced_order, batch_slices, epoch_order, join_slices, micro_slices
 
 
 @given(st.integers(0, 500), st.integers(0, 2**63 - 1), st.integers(0, 1000))
@@ -93,3 +93,15 @@ def test_processes_share_a_batch_and_cut_it_into_as_many_parts(num, more, size):
 @given(st.integers(1, 200), st.integers(1, 64))
 def test_one_process_cuts_a_batch_as_an_epoch_is_cut(length, size):
     assert micro_slices(length, WHOLE, size=size) == batch_slices(length, size)
+
+
+@pytest.mark.parametrize(("num", "ends"), [(1, [2, 5, 7, 9, 12]), (2, [5, 9, 12]), (3, [7, 12]), (5, [12]), (9, [12])])
+def test_joined_slices_cover_what_theirs_did(num, ends):
+    slices = [slice(0, 2), slice(2, 5), slice(5, 7), slice(7, 9), slice(9, 12)]
+    joined = join_slices(slices, num)
+    assert [part.stop for part in joined] == ends
+    assert [part.start for part in joined] == [0, *ends[:-1]]
+
+
+def test_no_slices_are_joined_to_none():
+    assert join_slices([], 3) == []

@@ -11,7 +11,11 @@ import pytest
 from blobs import SPACE, run, run_here, without_ray
 from optuna.trial import FrozenTrial, TrialState
 
-from search.entry import DUPLICATE_OF, EPOCH, FINALIST_OF, PROMOTED_FROM
+from galaxy_models.config import TrainConfig
+from galaxy_models.training.loop import Trainer
+from galaxy_models.training.runtime import Runtime
+from galaxy_models.training.survey import SurveyData
+from search.entry import BRANCHED_AFTER, DUPLICATE_OF, EPOCH, FINALIST_OF, PARENT, PROMOTED_FROM
 from search.lock import RunLock
 from search.report.__main__ import main as report
 from search.run import main as search
@@ -179,13 +183,41 @@ def test_a_live_search_keeps_others_out(story: Story) -> None:
     assert f"in use by process {os.getpid()}" in err
 
 
-def test_a_warm_start_begins_with_the_best_of_an_earlier_run(story: Story, tmp_path: Path) -> None:
-    (tmp_path / "one.py").write_text(SPACE)
+@pytest.fixture(scope="module")
+def warm(story: Story, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[FrozenTrial], str]:
+    """A population that begins with the best of the story: its trials, and what was said of them."""
+    folder = tmp_path_factory.mktemp("warm")
+    # None of these is another network for its number.
+    (folder / "one.py").write_text(SPACE.replace("trial.number == 5", "False"))
     words = ("--space", "one.py", "--data", str(story.survey), "--name", "warm", "--final-seeds", "1")
-    bounds = ("--num-trials", "4", "--max-epochs", "1", "--max-concurrent", "1")
-    code, _, err = run(tmp_path, *words, *bounds, "--warm-start", str(story.run_dir))
+    bounds = ("--num-trials", "4", "--max-epochs", "4", "--scheduler", "pbt")
+    code, out, err = run(folder, *words, *bounds, "--warm-start", str(story.run_dir))
     assert code == 0, err
-    trials = load_studies(tmp_path / "runs" / "warm")["one"].get_trials()
+    return load_studies(folder / "runs" / "warm")["one"].get_trials(), out
+
+
+def test_a_warm_start_begins_with_the_best_of_an_earlier_run(story: Story, warm: tuple[list[FrozenTrial], str]) -> None:
     ended = [one for one in story.trials() if one.intermediate_values]
     best = min(ended, key=lambda one: min(one.intermediate_values.values()))
-    assert trials[1].params == best.params or DUPLICATE_OF in trials[1].user_attrs
+    assert warm[0][1].params == best.params or DUPLICATE_OF in warm[0][1].user_attrs
+
+
+def course(trials: list[FrozenTrial], trial: FrozenTrial) -> dict[int, float]:
+    """Validation NLL by epoch of a trial, that of its forerunners until it began included."""
+    number, after = trial.user_attrs.get(PARENT), trial.user_attrs.get(BRANCHED_AFTER, 0)
+    before = {} if number is None else course(trials, trials[number])
+    return {epoch: value for epoch, value in before.items() if epoch <= after} | trial.intermediate_values
+
+
+def test_a_trial_of_a_population_can_be_trained_from_scratch(story: Story, warm: tuple[list[FrozenTrial], str]) -> None:
+    trials, out = warm
+    assert "stopping pbt: after each epoch new trials go on from the best quarter in place of the worst quarter" in out
+    own = [one for one in trials if DUPLICATE_OF not in one.user_attrs]
+    assert out.count("replaced after epoch ") == sum(one.state == TrialState.PRUNED for one in own) == 3
+    assert sum(one.state == TrialState.COMPLETE for one in own) == 4
+    found = max(own, key=lambda one: (len(one.user_attrs["config"].get("changes", ())), one.number))
+    config = TrainConfig.from_dict(found.user_attrs["config"])
+    assert config.changes
+    trainer = Trainer(config, SurveyData(story.survey), runtime=Runtime(threads=1))
+    expected = course(trials, found)
+    assert {epoch: trainer.run_epoch()["val_nll"] for epoch in sorted(expected)} == expected

@@ -55,6 +55,22 @@ def test_the_ledger_has_what_was_asked_for_and_its_study_is_on_the_disk(job: Job
         assert [one.user_attrs["survey_digest"] for one in trials] == ["sha256:0"] * 2
 
 
+def test_a_trial_that_begins_where_another_stands_needs_that_ones_state(job: Job) -> None:
+    population = change(job, scheduler="pbt", num_trials=2)
+    with opened_ledger(population) as ledger:
+        for key, value in (("0", 0.5), ("1", 0.6)):
+            ledger.start(key)
+            ledger.report(key, epoch(1, value))
+    path = leave_state(job)
+    with opened_ledger(population) as ledger:
+        child = ledger.start("2")
+        assert child is not None
+        assert (child.number, child.parent, child.branched_after) == (2, 0, 1)
+    path.unlink()
+    with pytest.raises(RunError, match=r"trial-00000\.pt: no such file"), opened_ledger(population):
+        pytest.fail("it was let in")
+
+
 def leave_epoch(job: Job, *, after_s: float) -> None:
     """What a session leaves that told of one epoch."""
     with opened_ledger(job) as ledger:
@@ -118,8 +134,7 @@ def test_a_trial_that_goes_on_without_its_state_is_of_a_folder_that_was_copied_b
     with opened_ledger(job) as ledger:
         ledger.start("0")
         ledger.report("0", epoch(1, 0.5))
-    path = leave_state(job)
-    path.unlink()
+    leave_state(job).unlink()
     message = r"trial-00000\.pt: no such file, expected the state of a trial that goes on after epoch 1: copy the run's"
     with pytest.raises(RunError, match=message), opened_ledger(job):
         pytest.fail("it was let in")

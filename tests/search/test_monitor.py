@@ -19,6 +19,14 @@ def make_monitor(ledger: Ledger, folder: Path, *, places: int = 1, budget_s: flo
     return Monitor(ledger, Recorder(ledger, folder, keep_top=1, say=print), lambda: places, budget_s, console)
 
 
+def _row(monitor: Monitor) -> str:
+    """The live table's line of the space `a`."""
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(monitor.render())
+    return next(line for line in capture.get().splitlines() if line.strip("│| ").startswith("a "))
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3661, "1:01:01")])
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
@@ -34,14 +42,12 @@ def test_the_table_counts_trials_by_backbone_and_names_the_best(
         ledger.report(key, epoch(1, value))
     ledger.report("0", epoch(2, 0.6))
     ledger.finish("3", "failed", "diverged")
-    console = Console(width=120)
-    console.print(make_monitor(ledger, tmp_path, budget_s=600.0).render())
-    text = capsys.readouterr().out
-    row = next(line for line in text.splitlines() if line.strip("│| ").startswith("a "))
+    monitor = make_monitor(ledger, tmp_path, budget_s=600.0)
     # Running, stopped, done, failed, of; the best value, its epoch, its trial.
-    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    cells = [cell.strip() for cell in _row(monitor).strip("│").split("│")]
     assert cells == ["a", "1", "1", "1", "1", "9", "0.2500", "1", "1"]
-    assert "left" in text
+    Console(width=120).print(monitor.render())
+    assert "left" in capsys.readouterr().out
 
 
 def test_remaining_time_is_the_nearer_of_budget_and_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,3 +135,38 @@ def test_nodes_have_a_line_where_there_are_several(tmp_path: Path, capsys: pytes
     several, one = capsys.readouterr().out.split("elapsed")[1:]
     assert several.splitlines()[1].rstrip() == "nodes 2 of 3 alive, 1 of 4 places busy"
     assert "nodes" not in one
+
+
+def test_trials_that_make_way_while_nobody_runs_them_are_told_of_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = make_ledger(tmp_path, names="a", scheduler="pbt", population=4, num_trials=4)
+    monitor = make_monitor(ledger, tmp_path)
+    trials = [SimpleNamespace(trial_id=key) for key in "0123"]
+    for trial, value in zip(trials, (0.9, 0.4, 0.5, 0.6), strict=True):
+        ledger.start(trial.trial_id)
+        monitor._recorder.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+        monitor.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+        ledger.report(trial.trial_id, epoch(1, value))
+        monitor.on_trial_complete(0, [], trial)  # type: ignore[arg-type]
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1
+    assert "a trial 0: replaced after epoch 1 by trial 4, which goes on from 1; val_nll 0.9000 in epoch 1" in said[0]
+    assert len(ledger.accounts["a"].live) == 4
+    cells = [cell.strip() for cell in _row(monitor).strip("│").split("│")]
+    # Of the four nobody runs any at the moment.
+    assert cells[:3] == ["a", "0", "1"]
+
+
+def test_a_trial_that_makes_way_itself_is_told_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = make_ledger(tmp_path, names="a", scheduler="pbt", population=2, num_trials=2)
+    monitor = make_monitor(ledger, tmp_path)
+    trials = [SimpleNamespace(trial_id=key) for key in "01"]
+    for trial, value in zip(trials, (0.4, 0.9), strict=True):
+        ledger.start(trial.trial_id)
+        monitor._recorder.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+        monitor.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+        ledger.report(trial.trial_id, epoch(1, value))
+        monitor.on_trial_complete(0, [], trial)  # type: ignore[arg-type]
+    said = capsys.readouterr().out.splitlines()
+    assert ["trial 1: replaced" in line for line in said] == [True]

@@ -43,6 +43,7 @@ def test_rejects_what_is_no_duration(text: str) -> None:
 def test_fixed_parameters_are_json_where_they_can_be() -> None:
     assert fixed_parameter("batch_size=32") == ("batch_size", 32)
     assert fixed_parameter("weights=none") == ("weights", "none")
+    assert fixed_parameter("image_px=None") == ("image_px", None)
     assert fixed_parameter("any_angle=true") == ("any_angle", True)
     assert fixed_parameter("name=a=b") == ("name", "a=b")
     for text in ("weights", "=1"):

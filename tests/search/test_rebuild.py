@@ -14,7 +14,7 @@ from two_spaces import CONDITIONAL, FOUR, SPACE, epoch, make_ledger
 from search.convergence import make_test
 from search.entry import DUPLICATE_OF, FINALIST_OF, PROMOTED_FROM
 from search.ledger import Ledger
-from search.rungs import SCHEDULERS
+from search.rungs import RULES
 
 PLACES = 3
 # What happens next: an epoch of one of the running trials with a value, or its failure.
@@ -29,7 +29,7 @@ EVENTS = st.lists(
 )
 SETTINGS = st.fixed_dictionaries(
     {
-        "scheduler": st.sampled_from(SCHEDULERS),
+        "scheduler": st.sampled_from(RULES),
         "sampler": st.sampled_from(["random", "random", "tpe"]),
         "text": st.sampled_from([SPACE, FOUR]),
         "share": st.sampled_from(["equal", "race"]),

@@ -61,6 +61,23 @@ def _alive(pid: int) -> bool:
         return False
 
 
+def test_the_end_of_a_terminal_is_nothing_to_a_search_that_ignores_it() -> None:
+    process = subprocess.Popen(["nohup", sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True)
+    out = process.stdout
+    assert out is not None
+    for _ in range(2):
+        int(out.readline())
+    process.send_signal(signal.SIGHUP)
+    # The first that is heard: a second would end it.
+    process.send_signal(signal.SIGTERM)
+    assert out.readline().startswith("stopping: the report follows")
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
 def test_handlers_are_put_back(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 

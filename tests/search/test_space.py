@@ -1,9 +1,12 @@
 """Loading a space file and trying it out."""
 
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
+from galaxy_models.data.manifest import Manifest
+from galaxy_models.models import check_network
 from galaxy_models.task import Task
 from search.errors import SpaceError
 from search.preflight import fixed_parameters
@@ -126,10 +129,46 @@ def test_fixing_a_parameter_outside_its_range_is_refused(tmp_path: Path) -> None
         probe_space(load_space(write(tmp_path, GOOD)), seed=0, fixed={"norm": "layer"})
 
 
+def survey_of(kind: Literal["classes", "votes"], *, px: int = 64) -> Manifest:
+    return Manifest(1, "none", False, Task(kind, ("a", "b")), px, {}, 0, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "px", "fixed"),
+    [
+        ("None, 48", 32, {"image_px": None}),
+        ("None, 48", 48, {"image_px": None}),
+        ("None, 48", 64, {}),
+        ("None, 48", 128, {}),
+        ("96, None, 48", 64, {}),
+        ("48, 64", 32, {}),
+    ],
+)
+def test_images_are_seen_as_stored_where_a_space_offers_that_and_nothing_smaller(
+    tmp_path: Path, sizes: str, px: int, fixed: dict[str, Any]
+) -> None:
+    text = GOOD.replace("    drop =", f"    trial.suggest_categorical('image_px', [{sizes}])\n    drop =")
+    free = probe_space(load_space(write(tmp_path, text)), seed=0, fixed={})
+    assert fixed_parameters(free, {}, survey_of("classes", px=px)) == fixed
+    asked = {"image_px": 48}
+    assert fixed_parameters(free, asked, survey_of("classes", px=px)) == asked
+
+
+def test_the_custom_network_never_enlarges_a_survey() -> None:
+    space = load_space(Path(__file__).parents[2] / "spaces" / "cnn.py")
+    free = probe_space(space, seed=0, fixed={})
+    for px, sizes in ((32, {None}), (48, {None}), (64, {None, 48}), (128, {None, 48})):
+        fixed = fixed_parameters(free, {}, survey_of("classes", px=px))
+        configs = probe_space(space, seed=0, fixed=fixed).configs
+        assert {config.image_px for config in configs} == sizes
+        for config in configs:
+            check_network(config, px=config.image_px or px)
+
+
 def test_what_has_no_effect_on_votes_is_not_searched_for_them(tmp_path: Path) -> None:
     text = GOOD.replace("    drop =", "    trial.suggest_float('label_smoothing', 0.0, 0.1)\n    drop =")
     free = probe_space(load_space(write(tmp_path, text)), seed=0, fixed={})
-    votes, classes = Task("votes", ("a", "b")), Task("classes", ("a", "b"))
+    votes, classes = survey_of("votes"), survey_of("classes")
     assert fixed_parameters(free, {"norm": "batch", "elsewhere": 1}, classes) == {"norm": "batch"}
     assert fixed_parameters(free, {"norm": "batch"}, votes) == {"norm": "batch", "label_smoothing": 0.0}
     assert fixed_parameters(free, {"label_smoothing": 0.1}, votes) == {"label_smoothing": 0.1}

@@ -65,7 +65,15 @@ def make_trial(tmp_path: Path, shards: Shards, **more: Any) -> GalaxyTrial:
         "device": "cpu", "gpu_share": 1.0, "weights_dir": None, "metric": "nll", "direction": "min", "timeout_s": None,
         "silence_s": None,
     }  # fmt: skip
-    own = {"train": config.to_dict(), "space": "cnn", "number": 3, "known_epochs": 0, "micro_batch": None}
+    own = {
+        "train": config.to_dict(),
+        "space": "cnn",
+        "number": 3,
+        "known_epochs": 0,
+        "micro_batch": None,
+        "parent": None,
+        "branched_after": 0,
+    }
     told = {**constants, **own, "value_to_beat": float("nan"), "shards": vars(shards), **more}
     return GalaxyTrial(pack_own(told))
 

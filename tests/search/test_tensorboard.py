@@ -113,3 +113,21 @@ def test_the_columns_are_declared_once_and_each_trial_has_its_values(tmp_path: P
     assert values["lr"].number_value == pytest.approx(1e-3)
     # No value was ever finite, so there is none that was best.
     assert "best/val_nll" not in read(folder).Tags()["scalars"]
+
+
+def test_a_trial_that_makes_way_while_nobody_runs_it_has_its_line(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", scheduler="pbt", population=2, num_trials=2)
+    recorder = Recorder(ledger, tmp_path, keep_top=1, say=print)
+    boards = TensorBoard(ledger, recorder, tmp_path / "tb", ["beta", "lr"])
+    for key, value in (("0", 0.75), ("1", 0.5)):
+        trial = SimpleNamespace(trial_id=key)
+        ledger.start(key)
+        recorder.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+        ledger.report(key, epoch(1, value))
+        boards.on_trial_result(0, [], trial, epoch(1, value))  # type: ignore[arg-type]
+        boards.on_trial_complete(0, [], trial)  # type: ignore[arg-type]
+    made_way = read(tmp_path / "tb" / "a" / "trial-00000")
+    assert scalars(made_way, "val/nll") == {1: 0.75}
+    assert scalars(made_way, "best/val_nll") == {1: 0.75}
+    goes_on = read(tmp_path / "tb" / "a" / "trial-00001")
+    assert not [tag for tag in goes_on.Tags()["scalars"] if tag.startswith("best/")]

@@ -15,7 +15,7 @@ from galaxy_models.data.order import balanced_order
 from galaxy_models.errors import ConfigError, DataError
 from galaxy_models.seeds import derive_seed
 from galaxy_models.task import METRICS
-from galaxy_models.training import loop
+from galaxy_models.training import feed, loop
 from galaxy_models.training.checkpoint import load_model
 from galaxy_models.training.evaluation import evaluate, predict
 from galaxy_models.training.loop import Trainer
@@ -86,6 +86,31 @@ def test_same_configuration_gives_the_same_bits(shapes: SurveyData, precision: s
     _same_weights(again, first)
 
 
+@pytest.mark.parametrize("image_px", [None, 16])
+def test_batches_are_varied_together_without_a_change_in_any_bit(
+    shapes: SurveyData, monkeypatch: pytest.MonkeyPatch, image_px: int | None
+) -> None:
+    varied: list[int] = []
+    vary = feed.vary
+
+    def note_length(images: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        varied.append(len(images))
+        return vary(images, *arguments, **options)
+
+    monkeypatch.setattr(feed, "vary", note_length)
+    augment = AugmentConfig(rotation_deg=45, shift=0.1, zoom=1.2, brightness=0.2, noise=0.02)
+    config = small_config(batch_size=16, image_px=image_px, augment=augment)
+    together, expected = _run(config, shapes, epochs=2)
+    num_rows = shapes.split("train").num_rows
+    assert varied == [num_rows] * 2
+    monkeypatch.setattr(feed, "_VARIED_VALUES", 1)
+    alone, found = _run(config, shapes, epochs=2)
+    assert max(varied[2:]) <= 16
+    for left, right in zip(found, expected, strict=True):
+        _same_numbers(left, right)
+    _same_weights(alone, together)
+
+
 def test_another_seed_gives_other_numbers(shapes: SurveyData) -> None:
     _, (first,) = _run(small_config(), shapes, epochs=1)
     _, (other,) = _run(small_config(seed=1), shapes, epochs=1)
@@ -95,7 +120,7 @@ def test_another_seed_gives_other_numbers(shapes: SurveyData) -> None:
 def test_each_epoch_and_purpose_has_a_seed_of_its_own(shapes: SurveyData, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[tuple[int, int]] = []
     orders: list[np.ndarray] = []
-    draw_variations, iterate_batches = loop.draw_variations, loop.iterate_batches
+    draw_variations, iterate_batches = feed.draw_variations, feed.iterate_batches
 
     def note_seeds(lengths: list[int], *, generator: torch.Generator, **options: Any) -> Any:
         seeds.append((generator.initial_seed(), torch.initial_seed()))
@@ -105,8 +130,8 @@ def test_each_epoch_and_purpose_has_a_seed_of_its_own(shapes: SurveyData, monkey
         orders.append(order)
         return iterate_batches(split, order, **options)
 
-    monkeypatch.setattr(loop, "draw_variations", note_seeds)
-    monkeypatch.setattr(loop, "iterate_batches", note_order)
+    monkeypatch.setattr(feed, "draw_variations", note_seeds)
+    monkeypatch.setattr(feed, "iterate_batches", note_order)
     _run(small_config(seed=9), shapes, epochs=2)
     assert seeds == [(derive_seed(9, "augment", epoch), derive_seed(9, "dropout", epoch)) for epoch in (0, 1)]
     labels = shapes.split("train").targets
@@ -282,13 +307,13 @@ def test_plain_configuration_sees_every_galaxy_once(shapes: SurveyData, monkeypa
     config = small_config(class_balance="none", augment=AugmentConfig(symmetries=False))
     trainer = Trainer(config, shapes, runtime=RUNTIME)
     seen: list[torch.Tensor] = []
-    real = loop.vary
+    real = feed.vary
 
     def note(images: torch.Tensor, *others: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
         seen.append(images.flatten(1).long().sum(dim=1))
         return real(images, *others, **options)
 
-    monkeypatch.setattr(loop, "vary", note)
+    monkeypatch.setattr(feed, "vary", note)
     trainer.run_epoch()
     split = shapes.split("train")
     stored = np.empty((split.num_rows, split.px, split.px, 3), np.uint8)

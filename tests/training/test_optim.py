@@ -10,7 +10,7 @@ from shapes_survey import CLASSES, small_config
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import ConfigError
 from galaxy_models.models.galaxy_model import GalaxyModel, build_model
-from galaxy_models.training.optim import Schedule, check_optimizer, make_optimizer
+from galaxy_models.training.optim import Schedule, change_optimizer, check_optimizer, make_optimizer
 
 
 def _model(config: TrainConfig) -> GalaxyModel:
@@ -125,3 +125,18 @@ def test_warm_up_longer_than_the_run_is_cut(schedule: str, caplog: pytest.LogCap
     config = small_config(learning_rate=1.0, warmup_epochs=9.0, epochs=2, schedule=schedule)
     assert list(_rates(config, updates_per_epoch=2)) == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "muon"])
+def test_a_changed_optimizer_has_the_groups_of_a_new_one(name: str) -> None:
+    before = small_config(optimizer=name, learning_rate=0.02, backbone_lr_scale=0.1, weight_decay=0.3)
+    after = small_config(optimizer=name, learning_rate=0.005, backbone_lr_scale=0.7, weight_decay=0.01)
+    model = _model(before)
+    changed, new = make_optimizer(before, model), make_optimizer(after, model)
+    for optimizer in (changed, new):
+        # A schedule notes the rates that it goes by.
+        Schedule(before, optimizer, updates_per_epoch=4)
+    change_optimizer(changed, after, model)
+    for found, expected in zip(changed.param_groups, new.param_groups, strict=True):
+        names = ("initial_lr", "weight_decay")
+        assert [found[name] for name in names] == [pytest.approx(expected[name]) for name in names]

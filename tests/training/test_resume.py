@@ -1,5 +1,6 @@
 """Training that was broken off goes on from its last state as if nothing had happened, bit for bit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from shapes_survey import make_shapes, small_config
 
-from galaxy_models.config import CnnConfig, TrainConfig
+from galaxy_models.config import AugmentConfig, CnnConfig, TrainConfig
 from galaxy_models.errors import WeightsError
 from galaxy_models.training import loop
 from galaxy_models.training.checkpoint import load_state, save_state
@@ -154,3 +155,42 @@ def test_a_state_with_a_foreign_entry_is_refused(shapes, entry: str, value: obje
     trainer = _trainer(small_config(), shapes)
     with pytest.raises(WeightsError, match="start the trial again"):
         trainer.load_state_dict(trainer.state_dict() | {entry: value})
+
+
+def test_another_configuration_goes_on_from_a_state_as_if_it_had_trained_so_from_the_start(shapes, tmp_path) -> None:
+    config = small_config(epochs=4, clip_grad_norm=1.0, schedule="cosine", class_balance="none")
+    augment = replace(config.augment, rotation_deg=10.0, noise=0.1)
+    other = replace(
+        config, learning_rate=config.learning_rate * 3, weight_decay=0.2, backbone_lr_scale=0.5, clip_grad_norm=0.3,
+        label_smoothing=0.2, class_balance="loss", augment=augment,
+    )  # fmt: skip
+    both = config.changed(2, other)
+    first = _trainer(config, shapes)
+    for _ in range(2):
+        first.run_epoch()
+    save_state(tmp_path / "state.pt", first.state_dict())
+    straight, resumed = _trainer(both, shapes), _trainer(both, shapes)
+    for _ in range(2):
+        straight.run_epoch()
+    resumed.load_state_dict(load_state(tmp_path / "state.pt"))
+    rates = [straight.run_epoch()["learning_rate"], resumed.run_epoch()["learning_rate"]]
+    assert rates[0] == rates[1] == pytest.approx(3 * first.run_epoch()["learning_rate"])
+    assert [group["weight_decay"] for group in resumed.state_dict()["optimizer"]["param_groups"]] == [0.2, 0, 0.2, 0]
+    _goes_on_alike(resumed, straight, epochs=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weight_decay": 5.0}, {"label_smoothing": 0.5}, {"class_balance": "sampling"}, {"clip_grad_norm": 1e-3},
+        {"augment": AugmentConfig(noise=0.5)}, {"backbone_lr_scale": 0.0},
+    ],
+)  # fmt: skip
+def test_every_change_makes_a_difference(shapes, change: dict[str, Any]) -> None:
+    config = small_config(epochs=3, learning_rate=0.1, class_balance="none")
+    trainers = [_trainer(one, shapes) for one in (config, config.changed(1, replace(config, **change)))]
+    assert len({trainer.run_epoch()["train_loss"] for trainer in trainers}) == 1
+    for trainer in trainers:
+        trainer.run_epoch()
+    plain, changed = (trainer.model.state_dict() for trainer in trainers)
+    assert any(not torch.equal(plain[name], changed[name]) for name in plain)

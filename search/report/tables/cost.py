@@ -42,7 +42,7 @@ def cost(findings: Findings) -> Table:
     note = (
         f"Images/s and memory: answering in batches, not training, on {place} of the machine of the search, while "
         "other trainings may have run beside it; means over seeds. "
-        f"Stopped: by the scheduler at a rung, or when the search ended. {unit}-hours: of all trials and retrainings, "
+        f"Stopped: by the scheduler, or when the search ended. {unit}-hours: of all trials and retrainings, "
         f"times {'the GPUs' if info.gpus_per_trial else 'the processors'} that each had."
     )
     if reused:

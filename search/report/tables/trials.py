@@ -77,6 +77,8 @@ def _remark(row: dict[str, Any] | None) -> str:
     remarks = []
     if row and pd.notna(row["promoted_from"]):
         remarks.append(f"the configuration of #{row['promoted_from']}, run again to the full length")
+    if row and pd.notna(row["branched_from"]):
+        remarks.append(f"went on from #{row['branched_from']} with other settings; its configuration has them all")
     if row and row["named"]:
         remarks.append("hand-picked; the search found none better")
     if row and row["state"] != "COMPLETE":
