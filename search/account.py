@@ -53,7 +53,7 @@ class Account:
         unfinished: of those, the ones that are to go on and that nobody runs yet: an earlier session left them behind,
             or a generation of a population has begun.
         ranking: ended trials with a value that did not fail, best first.
-        replaced: trials that made way for others of their population in this session, while nobody ran them.
+        replaced: trials that made way for others of their population in this session, by number.
         since_best: trials ended since the best value was reached; those run again to the full length not counted.
         spent_epochs, spent_gpu_s: what was trained so far; the seconds times the GPUs that each trial had then.
     """
@@ -79,7 +79,7 @@ class Account:
         self.counts: Counter[str] = Counter()
         self.live: dict[int, Entry] = {}
         self.unfinished: list[Entry] = []
-        self.replaced: list[Entry] = []
+        self.replaced: dict[int, Entry] = {}
         self.since_best = 0
         self.spent_epochs = 0
         self.spent_gpu_s = 0.0
@@ -123,7 +123,7 @@ class Account:
     def _rests(self, entry: Entry, trial: optuna.trial.FrozenTrial) -> bool:
         """Whether a trial that an earlier session left behind waits for others of its population."""
         population = self._population
-        if population is None:
+        if population is None or entry.rerun_of is not None:
             return False
         value = trial.intermediate_values.get(entry.epochs, math.nan)
         return population.arrive(entry, value) or entry.number in population.held
@@ -244,12 +244,10 @@ class Account:
             self._end_of(entry)
         elif not goes_on:
             self.finish(entry, "stopped", f"stopped by {self.terms.scheduler} after epoch {epoch}")
-        if self._population is None:
+        if self._population is None or entry.outcome is not None or entry.rerun_of is not None:
             return entry.outcome is None
         self._let_go_of_parent(entry)
-        rests = entry.outcome is None and self._population.arrive(entry, value)
-        self._end_generation(entry)
-        return entry.outcome is None and not rests
+        return not self._population.arrive(entry, value)
 
     def _let_go_of_parent(self, entry: Entry) -> None:
         """Let the trial that another began from go on."""
@@ -258,38 +256,49 @@ class Account:
         if number is not None and number in self.live:
             self.unfinished.append(self.live[number])
 
-    def _end_generation(self, latest: Entry) -> None:
-        """Once all of a population have come to a generation's end, let new trials take the places of the worst.
+    @property
+    def is_population(self) -> bool:
+        """Whether its trials train side by side."""
+        return self._population is not None
 
-        Args:
-            latest: the last one, which somebody runs still.
-        """
+    @property
+    def rests(self) -> bool:
+        """Whether a population has trials that have not ended, and none that can go on."""
+        return self._population is not None and bool(self.live) and not self.unfinished
+
+    def end_generation(self) -> None:
+        """Once all of a population have come to a generation's end, let new trials take the places of the worst."""
         population = self._population
-        assert population is not None
+        if population is None or self.started < population.size:
+            return
         twins = {entry.number for followers in self._followers.values() for entry in followers}
         members = [entry for number, entry in self.live.items() if entry.rerun_of is None and number not in twins]
-        if self.started < population.size or not members or not population.is_here(members):
+        if not members or not population.is_here(members):
             return
         ranked = population.end()
-        self.study.set_user_attr(GENERATIONS_DONE, population.done)
         best, worst = selected(ranked)
-        children = [self._branch(best) for _ in range(len(worst) + population.size - len(ranked))]
+        children = self._branches(best, len(worst) + population.size - len(ranked))
         for entry, child in zip(reversed(worst), children, strict=False):
             words = f"replaced after epoch {entry.epochs} by trial {child.number}, which goes on from {child.parent}"
             self.finish(entry, "stopped", words)
-            self.replaced += [entry] if entry is not latest else []
+            self.replaced[entry.number] = entry
+        self.study.set_user_attr(GENERATIONS_DONE, population.done)
         resting = [entry for entry in ranked if entry.outcome is None and entry.number not in population.held]
         self.unfinished += [*children, *resting]
 
-    def _branch(self, best: Sequence[Entry]) -> Entry:
-        """Make a trial that is to go on from one of the best, with settings varied."""
+    def _branches(self, best: Sequence[Entry], num: int) -> list[Entry]:
+        """Make trials that are to go on from one of the best each, with settings varied; fewer where none can be."""
         assert self._population is not None
-        number = self.num_trials
-        rng = random.Random(derive_seed(self.terms.seed, "population", self.name, number))  # noqa: S311
-        entry = self._proposals.branch(number, list(self.live.values()), origin=rng.choice(best), rng=rng)
-        self._note_start(entry, {})
-        self._population.hold(entry)
-        return entry
+        children = []
+        for index in range(num):
+            number = self.num_trials
+            rng = random.Random(derive_seed(self.terms.seed, "population", self.name, number, index))  # noqa: S311
+            entry = self._proposals.branch(number, list(self.live.values()), origin=rng.choice(best), rng=rng)
+            if entry is not None:
+                self._note_start(entry, {})
+                self._population.hold(entry)
+                children.append(entry)
+        return children
 
     def _note_memory(self, entry: Entry, metrics: Mapping[str, float]) -> None:
         size = metrics.get("micro_batch")
@@ -334,7 +343,6 @@ class Account:
         self._answer_followers(entry)
         if self._population is not None:
             self._let_go_of_parent(entry)
-            self._end_generation(entry)
 
     def _note_end(self, entry: Entry) -> None:
         outcome = entry.outcome

@@ -168,6 +168,8 @@ def _check(typed: dict[str, Any]) -> None:
 
 def _check_population(typed: dict[str, Any]) -> None:
     """Check options of a search by population based training, new or resumed."""
+    if typed.get("num_trials") == (False, 1):
+        raise RunError("--num-trials: got 1 with --scheduler pbt, expected at least 2: a population")
     if typed.get("sampler") == "grid":
         raise RunError("--sampler grid: got --scheduler pbt, which leaves the grid: choose another sampler")
     if typed.get("share") == "race":

@@ -38,7 +38,8 @@ def forecast(
         gpus_per_trial: GPUs of each.
         elapsed_s: seconds the search has run.
     """
-    bounds = [_by_trials(entries, options.num_trials, num_places), *_by_pace(entries, options, num_places)]
+    by_trials = _by_population if options.scheduler == "pbt" else _by_trials
+    bounds = [by_trials(entries, options, num_places), *_by_pace(entries, options, num_places)]
     if options.gpu_hours is not None and gpus_per_trial:
         spent_s = sum(one.seconds for each in entries.values() for one in each)
         left_s = options.gpu_hours * 3600 / gpus_per_trial - spent_s
@@ -49,7 +50,18 @@ def forecast(
     return Forecast(*min(known)) if known else bounds[0]
 
 
-def _by_trials(entries: Mapping[str, Sequence[Entry]], num_trials: int, num_places: int) -> Forecast:
+def _by_population(entries: Mapping[str, Sequence[Entry]], options: SearchOptions, num_places: int) -> Forecast:
+    """The epochs still due, as every place of a population is trained to the end, at the mean time of those so far."""
+    trials = [one for each in entries.values() for one in each]
+    num_epochs = sum(one.own_epochs for one in trials)
+    if not num_epochs:
+        return Forecast(None, "not known before the first epoch has ended")
+    to_come = max(0, len(entries) * options.num_trials * options.max_epochs - num_epochs)
+    mean_s = sum(one.seconds for one in trials) / num_epochs
+    return Forecast(to_come * mean_s / num_places, f"if the {to_come:,} epochs to come take as long as those so far")
+
+
+def _by_trials(entries: Mapping[str, Sequence[Entry]], options: SearchOptions, num_places: int) -> Forecast:
     """The trials still due at the mean time of those that have ended, their own space's where there are any."""
     ended = {name: [one.seconds for one in each if one.outcome is not None] for name, each in entries.items()}
     of_all = [seconds for each in ended.values() for seconds in each]
@@ -59,7 +71,7 @@ def _by_trials(entries: Mapping[str, Sequence[Entry]], num_trials: int, num_plac
     for name, each in entries.items():
         mean_s = fmean(ended[name] or of_all)
         running = [one for one in each if one.outcome is None]
-        num_due = max(0, num_trials - sum(not one.is_extra for one in each))
+        num_due = max(0, options.num_trials - sum(not one.is_extra for one in each))
         left_s += num_due * mean_s + sum(max(0.0, mean_s - one.seconds) for one in running)
         num_left += num_due + len(running)
     return Forecast(

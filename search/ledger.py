@@ -98,6 +98,15 @@ class Ledger:
         return sum(account.counts.total() for account in self.accounts.values())
 
     @property
+    def epochs_to_come(self) -> int | None:
+        """Epochs that are to come at most; None where trials may be stopped for good, so that nobody knows."""
+        accounts = [account for name, account in self.accounts.items() if name not in self.given_up]
+        if not all(account.is_population for account in accounts):
+            return None
+        whole = sum(account.terms.population * account.terms.max_epochs for account in accounts)
+        return max(0, whole - sum(account.spent_epochs for account in accounts))
+
+    @property
     def left_race(self) -> dict[str, str]:
         """Why spaces left the race, by space."""
         studies = {name: account.study for name, account in self.accounts.items()}
@@ -117,12 +126,18 @@ class Ledger:
         """
         entry = None
         while entry is None:
+            for account in self.accounts.values():
+                if account.name not in self.given_up:
+                    account.end_generation()
             due = self._due()
             if due is not None:
                 entry = due()
             elif not self._end_round():
                 break
         self.commit()
+        if entry is None and not self.live:
+            stuck = [name for name, one in self.accounts.items() if one.rests and name not in self.given_up]
+            assert not stuck, f"trials of {', '.join(stuck)} wait for each other"
         if entry is not None:
             self.live[key] = entry
         return entry
@@ -135,11 +150,15 @@ class Ledger:
     def _due(self) -> Callable[[], Entry | None] | None:
         """What starts the next trial; None if none can be started before another has ended."""
         accounts = {name: account for name, account in self.accounts.items() if name not in self.given_up}
-        for account in accounts.values():
-            if account.unfinished:
-                return partial(account.unfinished.pop, 0)
+        left = [account for account in accounts.values() if account.unfinished]
+        if left and not left[0].is_population:
+            return partial(left[0].unfinished.pop, 0)
+        behind = min(left, key=lambda account: account.spent_epochs, default=None)
         quotas = {name: self._quota(account) for name, account in accounts.items()}
         name = fewest([self._standing(account) for account in accounts.values()], quotas)
+        # The trials of populations go on over and over: they take turns with those of other spaces that begin.
+        if behind is not None and (name is None or behind.spent_epochs <= accounts[name].spent_epochs):
+            return partial(behind.unfinished.pop, 0)
         ready = [accounts[name]] if name is not None else []
         ready += [
             account

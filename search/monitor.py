@@ -57,7 +57,7 @@ class Monitor(Callback):
         self._live: Live | None = None
         self._running: dict[str, Entry] = {}
         self._num_replaced: Counter[str] = Counter()
-        self._ended_before = ledger.num_ended
+        self._ended_before, self._epochs_before = ledger.num_ended, ledger.spent_epochs
         self._over = False
         self._num_ended = 0
         self._last_end_s = 0.0
@@ -86,20 +86,27 @@ class Monitor(Callback):
     def _total(self) -> int:
         """Trials of the whole search, as far as can be told."""
         limits, accounts = self._ledger.limits, self._ledger.accounts
-        return max(limits.num_trials * len(accounts), self._ledger.num_ended + len(self._ledger.live))
+        known = self._ledger.num_ended + sum(len(account.live) for account in accounts.values())
+        return max(limits.num_trials * len(accounts), known)
 
     def remaining_s(self) -> float | None:
-        """Estimated seconds to the end: from the mean time of ended trials, and no later than the budget's end."""
+        """Estimated seconds to the end: from the mean time of ended trials, and no later than the budget's end.
+
+        Of populations, whose trials end together, from the mean time of epochs.
+        """
         num_ended = self._ledger.num_ended - self._ended_before
+        num_epochs, to_come = self._ledger.spent_epochs - self._epochs_before, self._ledger.epochs_to_come
         bounds = []
         if self._time_budget_s is not None:
             bounds.append(max(0.0, self._time_budget_s - self.elapsed_s))
         if num_ended != self._num_ended:
             self._num_ended, self._last_end_s = num_ended, self.elapsed_s
-        if num_ended >= self._room():
-            to_come = self._total - self._ended_before
+        if to_come is not None:
+            bounds += [self.elapsed_s / num_epochs * to_come] if num_epochs >= self._room() else []
+        elif num_ended >= self._room():
+            num_trials = self._total - self._ended_before
             # Between two ends the estimate counts down.
-            bounds.append(max(0.0, self._last_end_s / num_ended * to_come - self.elapsed_s))
+            bounds.append(max(0.0, self._last_end_s / num_ended * num_trials - self.elapsed_s))
         return min(bounds, default=None)
 
     def render(self) -> Group:
@@ -144,7 +151,8 @@ class Monitor(Callback):
         self._console.print(words, highlight=False, markup=False, soft_wrap=True)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        """Remember who runs."""
+        """Remember who runs, and tell of those that made way before."""
+        self._announce_replaced()
         self._running[trial.trial_id] = self._recorder.entry(trial)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -157,13 +165,17 @@ class Monitor(Callback):
 
     def _announce(self, key: str) -> None:
         entry = self._running.pop(key, None)
-        if self._live is None and entry is not None and entry.outcome is not None:
+        made_way = entry is not None and entry.number in self._ledger.accounts[entry.space].replaced
+        if self._live is None and entry is not None and entry.outcome is not None and not made_way:
             self.say(self.line(entry))
+        self._announce_replaced()
+
+    def _announce_replaced(self) -> None:
         for name, account in self._ledger.accounts.items():
-            for other in account.replaced[self._num_replaced[name] :]:
+            for entry in list(account.replaced.values())[self._num_replaced[name] :]:
                 self._num_replaced[name] += 1
                 if self._live is None:
-                    self.say(self.line(other))
+                    self.say(self.line(entry))
 
     def line(self, entry: Entry) -> str:
         """One ended trial in a line."""

@@ -64,8 +64,10 @@ def _sampler(sampler: str, scheduler: str) -> str:
 
 def _stopping(scheduler: str, max_epochs: int) -> str:
     rungs = ", ".join(map(str, rung_epochs(max_epochs)))
+    if max_epochs == 1:
+        return "none: a trial is one epoch"
     if scheduler == "asha":
-        return f"asha: after epoch {rungs} the best third goes on" if rungs else "none: a trial is one epoch"
+        return f"asha: after epoch {rungs} the best third goes on"
     if scheduler == "pbt":
         num = generation_epochs(max_epochs)
         each = "each epoch" if num == 1 else f"every {num} epochs"

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 # One in so many makes way, and as many are followed.
 QUANTILE = 4
-# Generations that a trial's epochs are divided into, where there are enough of them.
+# The most generations that a trial's epochs are divided into.
 NUM_GENERATIONS = 9
+# How often settings are drawn until they differ from those before.
+_MAX_DRAWS = 20
 # How often a parameter is drawn anew; else it becomes larger or smaller by one of the factors.
 RESAMPLED = 0.25
 FACTORS = (0.8, 1.2)
@@ -37,7 +39,7 @@ def generation_epochs(max_epochs: int) -> int:
     Args:
         max_epochs: of a whole trial.
     """
-    return max(1, max_epochs // NUM_GENERATIONS)
+    return -(-max_epochs // NUM_GENERATIONS)
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Population:
         size: trials that train side by side.
         epochs: of a generation.
         direction: which way is better.
-        done: epochs of the generations that have ended.
+        done: epochs of the trial that was furthest when the latest generation ended.
         held: trials whose state others are to begin from, which must stay until they have: for the number of each,
             the numbers of those others.
     """
@@ -81,10 +83,10 @@ class Population:
 
     def end(self) -> list[Entry]:
         """End the generation: the trials that came to its end, best first, of equals the earlier first."""
-        ranked = sorted(self._values.values(), key=lambda one: (one[0], one[1].number))
-        self.done += self.epochs
+        ranked = [entry for _, entry in sorted(self._values.values(), key=lambda one: (one[0], one[1].number))]
+        self.done = max(entry.epochs for entry in ranked)
         self._values.clear()
-        return [entry for _, entry in ranked]
+        return ranked
 
     def hold(self, child: Entry) -> None:
         """Let the trial that another is to begin from wait for it."""
@@ -118,7 +120,7 @@ def vary(
     distributions: Mapping[str, "BaseDistribution"],
     config_of: Callable[[dict[str, Any]], TrainConfig],
     rng: random.Random,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], TrainConfig] | None:
     """Vary those of a trial's parameters that mean a change of changeable settings and of nothing else.
 
     Args:
@@ -126,13 +128,24 @@ def vary(
         distributions: where those that may be varied are drawn from, by name.
         config_of: the configuration that parameters mean.
         rng: decides.
+
+    Returns:
+        The varied parameters, and the configuration that they mean; None where nothing can be varied, or the
+        parameters mean no configuration, as the space has become another one.
     """
-    before, varied = config_of(dict(params)), dict(params)
-    for name in sorted(distributions):
-        other = {**params, name: _other(params[name], distributions[name], rng)}
-        if is_change(before, other, config_of):
-            varied[name] = other[name]
-    return varied if is_change(before, varied, config_of) else dict(params)
+    try:
+        before = config_of(dict(params))
+    except SpaceError:
+        return None
+    for _ in range(_MAX_DRAWS):
+        varied = dict(params)
+        for name in sorted(distributions):
+            other = {**params, name: _other(params[name], distributions[name], rng)}
+            if is_change(before, other, config_of):
+                varied[name] = other[name]
+        if is_change(before, varied, config_of):
+            return varied, config_of(varied)
+    return None
 
 
 def is_change(before: TrainConfig, params: dict[str, Any], config_of: Callable[[dict[str, Any]], TrainConfig]) -> bool:
@@ -163,4 +176,5 @@ def _other(value: Any, distribution: Any, rng: random.Random) -> Any:
         found = rng.uniform(low, high)
     if step:
         found = low + round((found - low) / step) * step
-    return type(value)(min(max(found, low), high))
+    found = min(max(found, low), high)
+    return round(found) if type(distribution).__name__.startswith("Int") else float(found)

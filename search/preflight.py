@@ -23,7 +23,7 @@ from search.options import SearchOptions, check_free
 from search.population import is_change
 from search.samplers import check_sampler, grid_values
 from search.shards import fetch_shards
-from search.space import Probe, Space, load_space, probe_space
+from search.space import NUM_PROBES, Probe, Space, fixed_sampler, load_space, probe_space
 from search.storage import Storage, is_uri
 from search.study import best_params, load_studies, queue_item
 
@@ -105,15 +105,13 @@ def make_plan(options: SearchOptions, console: Console) -> Plan:
         console.print(f"note     {note}", highlight=False, markup=False, soft_wrap=True)
     if options.scheduler == "pbt":
         for name, space in spaces.items():
-            check_changeable(space, free[name].distributions, fixed[name], seed=options.seed)
+            check_changeable(space, fixed[name], seed=options.seed)
     queues = first_trials(options, spaces, probes, fixed)
     distributions = {name: probe.distributions for name, probe in free.items()}
     return Plan(spaces, fixed, parameters, data, manifest, metric, direction, queues, distributions, data_uri)
 
 
-def check_changeable(
-    space: Space, distributions: Mapping[str, "BaseDistribution"], fixed: Mapping[str, Any], *, seed: int
-) -> None:
+def check_changeable(space: Space, fixed: Mapping[str, Any], *, seed: int) -> None:
     """Check that a space has something that population based training can vary.
 
     Raises:
@@ -121,12 +119,15 @@ def check_changeable(
     """
     import optuna
 
-    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
-    before = space.config(trial)
-    for name in trial.params.keys() - fixed.keys():
-        for value in grid_values({name: distributions[name]}, {})[name]:
-            if is_change(before, {**trial.params, name: value}, space.config_of):
-                return
+    study = optuna.create_study(sampler=fixed_sampler(optuna.samplers.RandomSampler(seed=seed), fixed))
+    # As many as a space is tried with, since it may have something to change in some of its branches only.
+    for _ in range(NUM_PROBES):
+        trial = study.ask()
+        before = space.config(trial)
+        for name, values in grid_values(trial.distributions, {}).items():
+            for value in values if name not in fixed else ():
+                if is_change(before, {**trial.params, name: value}, space.config_of):
+                    return
     raise RunError(
         f"--scheduler pbt: {space.path} has no parameter that can change while a network is trained, expected one of "
         f"{', '.join(CHANGEABLE)}: choose another scheduler"

@@ -70,38 +70,36 @@ class Proposals:
             SpaceError: the space file failed.
         """
         trial = self._make(number, running, params, attrs)
-        config = self._config(trial)
-        seed = derive_seed(self._terms.seed, "trial", self.space.name, number)
-        return self._enter(trial, {**config.to_dict(), "seed": seed})
-
-    def _config(self, trial: optuna.Trial) -> TrainConfig:
         try:
-            return self.space.config(trial)
+            config = self.space.config(trial)
         except Exception as error:
             trial.set_user_attr("reason", "".join(traceback.format_exception_only(error)).strip())
             self._study.tell(trial, state=TrialState.FAIL)
             raise
+        seed = derive_seed(self._terms.seed, "trial", self.space.name, number)
+        return self._enter(trial, {**config.to_dict(), "seed": seed})
 
-    def branch(self, number: int, running: Sequence[Entry], *, origin: Entry, rng: random.Random) -> Entry:
-        """Begin a trial that goes on from another's state with its settings varied.
+    def branch(self, number: int, running: Sequence[Entry], *, origin: Entry, rng: random.Random) -> Entry | None:
+        """Begin a trial that goes on from another's state with its settings varied; None where they cannot be.
+
+        Of the space file nothing is asked but what varied parameters mean, as it may have changed since.
 
         Args:
             number: of the trial.
             running: trials that run beside it.
             origin: the other.
             rng: decides how they are varied.
-
-        Raises:
-            SpaceError: the space file failed.
         """
-        distributions = self._study._storage.get_trial(origin.trial_id).distributions
-        free = {name: one for name, one in distributions.items() if name not in self.sampler.fixed}
-        params = vary(origin.params, free, self.space.config_of, rng)
-        attrs = {PARENT: origin.number, BRANCHED_AFTER: origin.epochs}
-        trial = self._make(number, running, params, attrs)
-        config, whole = self._config(trial), TrainConfig.from_dict(origin.config)
-        if params != origin.params:
-            whole = whole.changed(origin.epochs, config)
+        found = self._study._storage.get_trial(origin.trial_id)
+        free = {name: one for name, one in found.distributions.items() if name not in self.sampler.fixed}
+        varied = vary(found.params, free, self.space.config_of, rng)
+        if varied is None:
+            return None
+        params, settings = varied
+        trial = self._make(number, running, params, {PARENT: origin.number, BRANCHED_AFTER: origin.epochs})
+        for name, distribution in found.distributions.items():
+            trial._suggest(name, distribution)
+        whole = TrainConfig.from_dict(origin.config).changed(origin.epochs, settings)
         entry = self._enter(trial, whole.to_dict())
         entry.parent, entry.branched_after, entry.epochs = origin.number, origin.epochs, origin.epochs
         return entry

@@ -99,6 +99,12 @@ class Recorder(Callback):
         if failures := self._failures.pop((entry.space, entry.number), 0):
             trial.run_metadata.num_failures += failures
 
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Remember the restarts of one that is to go on later, with its population."""
+        entry = self._entries.get(trial.trial_id)
+        if entry is not None and entry.outcome is None and trial.num_failures:
+            self._failures[entry.space, entry.number] = trial.num_failures
+
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:

@@ -88,19 +88,20 @@ class TensorBoard(Callback):
         """Close what the search's end left open; a trial that did not end gets its line when it does."""
         for key in list(self._files):
             self._close(key)
+        self._write_replaced()
 
     def _close(self, key: str) -> None:
         if key not in self._files:
             return
         found, file = self._files.pop(key)
         with self._dropped_on_a_full_disk(key), contextlib.closing(file):
-            if found.outcome is not None:
+            if found.outcome is not None and found.number not in self._ledger.accounts[found.space].replaced:
                 self._write_line(found, file)
 
     def _write_replaced(self) -> None:
-        """Write the lines of those that made way for others of their population; nobody was running them."""
+        """Write the lines of those that made way for others of their population, which nobody runs then."""
         for name, account in self._ledger.accounts.items():
-            for entry in account.replaced[self._num_replaced[name] :]:
+            for entry in list(account.replaced.values())[self._num_replaced[name] :]:
                 self._num_replaced[name] += 1
                 with contextlib.suppress(OSError), contextlib.closing(EventFile(self._trial_folder(entry))) as file:
                     self._write_line(entry, file)

@@ -234,21 +234,18 @@ class GalaxyTrial(LeanTrainable):
         """The state to continue from; None if there is none of this trial's configuration and survey."""
         from galaxy_models.training.checkpoint import load_state
 
-        config, own = self.config, self._path(state_path)
-        if self._files.fetch(own):
-            state = load_state(own)
-            fits = state.get("config") == config["train"]
-        elif config["parent"] is not None:
-            parent = state_path(self._files.root, config["space"], config["parent"])
-            if not self._files.fetch(parent):
-                return None
-            state = load_state(parent)
-            fits = state.get("epoch") == config["branched_after"]
-        else:
-            return None
-        # A state that does not say which survey it is of is older than the question.
-        digest = config["shards"]["digest"]
-        return state if fits and state.get("survey_digest", digest) == digest else None
+        values = self.config
+        wanted = [(values["number"], "config", values["train"])]
+        if values["parent"] is not None:
+            wanted.append((values["parent"], "epoch", values["branched_after"]))
+        for number, name, value in wanted:
+            path = state_path(self._files.root, values["space"], number)
+            if self._files.fetch(path):
+                state, digest = load_state(path), values["shards"]["digest"]
+                # A state that does not say which survey it is of is older than the question.
+                if state.get(name) == value and state.get("survey_digest", digest) == digest:
+                    return state
+        return None
 
     def _note_first_step(self) -> None:
         if self._idle_since is not None:

@@ -68,6 +68,7 @@ CONTRADICTIONS = [
     (("--scheduler", "pbt", "--sampler", "grid"), "--sampler grid: got --scheduler pbt, which leaves the grid"),
     (("--scheduler", "pbt", "--share", "race"), "--share race: got --scheduler pbt, whose trials all end together"),
     (("--scheduler", "pbt", "--patience", "3"), "--patience: got --scheduler pbt, whose trials all end together"),
+    (("--scheduler", "pbt", "--num-trials", "1"), "--num-trials: got 1 with --scheduler pbt, expected at least 2"),
     (("--scheduler", "pbt", "--terminator"), "--terminator: got --scheduler pbt, whose trials all end together"),
     (("--gpu-hours", "0"), "--gpu-hours: got 0, expected more"),
     (("--min-complete", "3"), "--min-complete: got no --share race with it"),

@@ -137,6 +137,14 @@ def test_nodes_have_a_line_where_there_are_several(tmp_path: Path, capsys: pytes
     assert "nodes" not in one
 
 
+def go_on(monitor: Monitor) -> None:
+    """Let the next trial begin, whichever it is."""
+    trial = SimpleNamespace(trial_id="next")
+    monitor._ledger.start("next")
+    monitor._recorder.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+    monitor.on_trial_start(0, [], trial)  # type: ignore[arg-type]
+
+
 def test_trials_that_make_way_while_nobody_runs_them_are_told_of_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,13 +157,14 @@ def test_trials_that_make_way_while_nobody_runs_them_are_told_of_once(
         monitor.on_trial_start(0, [], trial)  # type: ignore[arg-type]
         ledger.report(trial.trial_id, epoch(1, value))
         monitor.on_trial_complete(0, [], trial)  # type: ignore[arg-type]
+    go_on(monitor)
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1
     assert "a trial 0: replaced after epoch 1 by trial 4, which goes on from 1; val_nll 0.9000 in epoch 1" in said[0]
     assert len(ledger.accounts["a"].live) == 4
     cells = [cell.strip() for cell in _row(monitor).strip("│").split("│")]
-    # Of the four nobody runs any at the moment.
-    assert cells[:3] == ["a", "0", "1"]
+    # Of the four one runs.
+    assert cells[:3] == ["a", "1", "1"]
 
 
 def test_a_trial_that_makes_way_itself_is_told_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +176,23 @@ def test_a_trial_that_makes_way_itself_is_told_of_once(tmp_path: Path, capsys: p
         monitor._recorder.on_trial_start(0, [], trial)  # type: ignore[arg-type]
         monitor.on_trial_start(0, [], trial)  # type: ignore[arg-type]
         ledger.report(trial.trial_id, epoch(1, value))
-        monitor.on_trial_complete(0, [], trial)  # type: ignore[arg-type]
+    monitor.on_trial_complete(0, [], trials[0])  # type: ignore[arg-type]
+    go_on(monitor)
+    # Its end as Tune has it may come after that.
+    monitor.on_trial_complete(0, [], trials[1])  # type: ignore[arg-type]
     said = capsys.readouterr().out.splitlines()
     assert ["trial 1: replaced" in line for line in said] == [True]
+
+
+def test_remaining_time_of_a_population_goes_by_its_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = make_ledger(tmp_path, names="a", scheduler="pbt", population=4, num_trials=4, max_epochs=3)
+    now = [0.0]
+    monkeypatch.setattr("search.monitor.time.monotonic", lambda: now[0])
+    monitor = make_monitor(ledger, tmp_path)
+    assert monitor.remaining_s() is None
+    for key in "01":
+        ledger.start(key)
+        ledger.report(key, epoch(1, 0.5))
+    now[0] = 10.0
+    # Two of twelve epochs took 10 s.
+    assert monitor.remaining_s() == pytest.approx(50)

@@ -4,91 +4,18 @@ import math
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import optuna
 import pytest
-from two_spaces import CONDITIONAL, FOUR, SPACE, epoch, make_ledger, write_space
+from population_places import MIXED, TWO_VALUES, Places, facts, make, record, study_of, value_of
+from two_spaces import CONDITIONAL, FOUR, SPACE, epoch
 
 from galaxy_models.config import TrainConfig
-from search.errors import RunError
-from search.ledger import Ledger
-from search.population import QUANTILE, generation_epochs, vary
-from search.preflight import check_changeable
-from search.space import probe_space
-
-# Everything that can be varied, and a batch size and an image size, which cannot.
-MIXED = """
-from galaxy_models.config import AugmentConfig, TrainConfig
+from search.population import QUANTILE, generation_epochs
 
 
-def space(trial):
-    return TrainConfig(
-        backbone="vgg16",
-        batch_size=trial.suggest_int("batch", 8, 64),
-        image_px=trial.suggest_categorical("px", [32, 64]),
-        learning_rate=trial.suggest_float("lr", 1e-4, 1e-1, log=True),
-        label_smoothing=trial.suggest_float("smoothing", 0.0, 0.1, step=0.05),
-        class_balance=trial.suggest_categorical("balance", ["none", "loss"]),
-        augment=AugmentConfig(noise=trial.suggest_float("noise", 0.01, 0.1)),
-    )
-"""
-
-
-def make(folder: Path, *, size: int, **options: Any) -> Ledger:
-    options = {"names": "a", "sampler": "random", "max_epochs": 9, **options}
-    return make_ledger(folder, num_trials=size, population=size, scheduler="pbt", **options)
-
-
-def value_of(number: int, done: int) -> float:
-    """A trial's value after an epoch: of no order that its number would tell."""
-    return random.Random(number * 1000 + done).random()  # noqa: S311
-
-
-class Places:
-    """Runs trials, as many at once as there are places, and tells which of them trained which epoch."""
-
-    def __init__(self, ledger: Ledger, num: int, values: Any = value_of) -> None:
-        self.ledger, self._num, self._values = ledger, num, values
-        self._running: list[str] = []
-        self._num_keys = 0
-        self.trained: list[tuple[int, int]] = []
-
-    def step(self) -> bool:
-        """Fill the places, and train an epoch of the trial that has had to wait longest; false without one."""
-        while len(self._running) < self._num:
-            self._num_keys += 1
-            if self.ledger.start(str(self._num_keys)) is None:
-                break
-            self._running.append(str(self._num_keys))
-        if not self._running:
-            return False
-        key = self._running.pop(0)
-        entry = self.ledger.live[key]
-        done = entry.epochs + 1
-        self.trained.append((entry.number, done))
-        value = self._values(entry.number, done)
-        if value is None:
-            self.ledger.finish(key, "failed", "planted")
-        elif self.ledger.report(key, epoch(done, value)):
-            self._running.append(key)
-        return True
-
-
-def study_of(ledger: Ledger) -> optuna.Study:
-    return ledger.accounts["a"].study
-
-
-def record(ledger: Ledger) -> list[str]:
-    """All that the study says, but for the time of day and the order of its attributes."""
-    return [
-        repr((one.number, one.state, one.params, one.values, one.intermediate_values, sorted(one.user_attrs.items())))
-        for one in study_of(ledger).get_trials()
-    ]
-
-
-def test_a_trial_has_nine_generations_where_it_can() -> None:
-    assert [generation_epochs(num) for num in (1, 5, 9, 10, 27, 81)] == [1, 1, 1, 1, 3, 9]
+def test_a_trial_has_nine_generations_at_most() -> None:
+    assert [generation_epochs(num) for num in (1, 5, 9, 10, 17, 18, 27, 81)] == [1, 1, 1, 2, 2, 2, 3, 9]
+    assert all(-(-num // generation_epochs(num)) <= 9 for num in range(1, 300))
 
 
 @pytest.mark.parametrize("num_places", [1, 3, 8, 20])
@@ -146,10 +73,10 @@ def test_a_parent_waits_until_its_child_has_begun(tmp_path: Path) -> None:
     places = Places(ledger, 1)
     for _ in range(4):
         places.step()
-    child = study_of(ledger).get_trials()[4]
-    parent = child.user_attrs["parent"]
     # Four trials are to train; whoever is asked for, the parent is not among them, as its state would be gone.
     begun = [ledger.start(f"more {index}") for index in range(4)]
+    child = study_of(ledger).get_trials()[4]
+    parent = child.user_attrs["parent"]
     assert [entry is None for entry in begun] == [False, False, False, True]
     assert parent not in {entry.number for entry in begun if entry is not None}
     assert not ledger.finished
@@ -191,14 +118,18 @@ def test_failed_trials_are_replaced_and_a_value_that_is_none_waits_for_the_next(
     assert {trial.user_attrs["branched_after"] for trial in first} <= {1, 2}
 
 
-def test_a_population_of_equals_has_a_smaller_first_generation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_places", [1, 2, 3])
+def test_a_population_of_equals_has_a_smaller_first_generation(tmp_path: Path, num_places: int) -> None:
     """Of four configurations six cannot differ: those that repeat one take its result when it ends."""
     ledger = make(tmp_path, size=6, text=FOUR, max_epochs=3)
-    places = Places(ledger, 2)
+    places = Places(ledger, num_places)
     while places.step():
         pass
     assert ledger.finished
-    assert {trial.state.name for trial in study_of(ledger).get_trials()} == {"COMPLETE", "PRUNED"}
+    trials = study_of(ledger).get_trials()
+    assert {trial.state.name for trial in trials} == {"COMPLETE", "PRUNED"}
+    # From the second generation on there are as many as were asked for.
+    assert sum(max(trial.intermediate_values) == 3 and "duplicate_of" not in trial.user_attrs for trial in trials) == 6
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 9])
@@ -230,45 +161,85 @@ def test_a_search_cut_at_any_event_ends_as_one_that_was_not(tmp_path: Path, text
     assert len(records[0]) > 6
 
 
-def test_only_what_can_change_is_varied_and_only_within_its_range(tmp_path: Path) -> None:
-    space = write_space(tmp_path, "a", MIXED)
-    distributions = probe_space(space, seed=0, fixed={}).distributions
-    params = {"batch": 16, "px": 32, "lr": 0.09, "smoothing": 0.05, "balance": "none", "noise": 0.05}
-    seen: dict[str, set[Any]] = {name: set() for name in params}
-    for seed in range(200):
-        found = vary(params, distributions, space.config_of, random.Random(seed))  # noqa: S311
-        for name, value in found.items():
-            assert distributions[name]._contains(distributions[name].to_internal_repr(value)), (name, value)
-            seen[name].add(value)
-    assert (seen["batch"], seen["px"]) == ({16}, {32})
-    assert seen["balance"] == {"none", "loss"}
-    assert seen["smoothing"] == {0.0, 0.05, 0.1}
-    assert {0.04, 0.06} <= {round(value, 9) for value in seen["noise"]}
-    assert {0.1, 0.072} <= {round(value, 9) for value in seen["lr"]}
-    assert len(seen["lr"]) > 20
+@pytest.mark.parametrize("text", [MIXED, TWO_VALUES, SPACE])
+def test_no_child_is_its_parent(tmp_path: Path, text: str) -> None:
+    ledger = make(tmp_path, size=8, text=text)
+    places = Places(ledger, 2)
+    while places.step():
+        pass
+    configs = [trial.user_attrs["config"] for trial in study_of(ledger).get_trials()]
+    children = [trial for trial in study_of(ledger).get_trials() if trial.user_attrs.get("parent") is not None]
+    assert len(children) == 16
+    for trial in children:
+        parent = configs[trial.user_attrs["parent"]]
+        assert trial.user_attrs["config"] != parent
+        after = trial.user_attrs["branched_after"]
+        assert TrainConfig.from_dict(trial.user_attrs["config"]).at(after) != TrainConfig.from_dict(parent).at(after)
 
 
-def test_a_fixed_parameter_stays(tmp_path: Path) -> None:
-    space = write_space(tmp_path, "a", MIXED)
-    distributions = dict(probe_space(space, seed=0, fixed={}).distributions)
-    params = {"batch": 16, "px": 32, "lr": 0.09, "smoothing": 0.05, "balance": "none", "noise": 0.05}
-    del distributions["lr"]
-    for seed in range(20):
-        assert vary(params, distributions, space.config_of, random.Random(seed))["lr"] == 0.09  # noqa: S311
+def test_two_spaces_come_on_side_by_side(tmp_path: Path) -> None:
+    ledger = make(tmp_path, size=6, names="ab", text=MIXED)
+    places = Places(ledger, 2)
+    first, second = ledger.accounts.values()
+    while places.step():
+        # Six in a generation of each, and two that train.
+        assert abs(first.spent_epochs - second.spent_epochs) <= 6 + 2
+    assert first.spent_epochs == second.spent_epochs == 54
 
 
 @pytest.mark.parametrize(
-    ("text", "fixed"),
-    [(SPACE.replace("learning_rate=trial.suggest_float", "learning_rate=1e-3, drop_rate=trial.suggest_float"), {}),
-     (SPACE, {"lr": 1e-3})],
-)  # fmt: skip
-def test_a_space_without_anything_to_change_is_refused(tmp_path: Path, text: str, fixed: dict[str, Any]) -> None:
-    space = write_space(tmp_path, "a", text)
-    distributions = probe_space(space, seed=0, fixed={}).distributions
-    with pytest.raises(RunError, match=r"--scheduler pbt: .*a.py has no parameter that can change while a network is"):
-        check_changeable(space, distributions, fixed, seed=0)
+    ("old", "new"),
+    [
+        ('"noise", 0.01', '"grain", 0.01'),
+        ("64]", "64, 96]"),
+        ("batch_size=", "momentum=trial.suggest_float('beta', 0, 0.9), batch_size="),
+    ],
+)
+def test_a_changed_space_that_was_accepted_leaves_no_generation_out(tmp_path: Path, old: str, new: str) -> None:
+    """Where the space cannot say any more what parameters mean, nobody makes way for a trial of them."""
+    places = Places(make(tmp_path, size=4, max_epochs=4, text=MIXED), 2)
+    for _ in range(6):
+        places.step()
+    places = Places(make(tmp_path, size=4, max_epochs=4, text=MIXED.replace(old, new)), 2)
+    while places.step():
+        pass
+    states = Counter(trial.state.name for trial in study_of(places.ledger).get_trials())
+    assert states["COMPLETE"] == 4
+    assert states["RUNNING"] == 0
+    assert study_of(places.ledger).user_attrs["generations_done"] == 3
 
 
-def test_a_space_with_something_to_change_is_taken(tmp_path: Path) -> None:
-    space = write_space(tmp_path, "a", SPACE)
-    check_changeable(space, probe_space(space, seed=0, fixed={}).distributions, {}, seed=0)
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_happens_each_trial_ends(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311
+    options = {
+        "text": rng.choice([MIXED, FOUR, CONDITIONAL, TWO_VALUES]), "size": rng.choice([1, 2, 3, 4, 6, 9]),
+        "max_epochs": rng.choice([1, 2, 4, 9, 20]), "names": rng.choice(["a", "ab"]), "repeats": rng.choice([1, 1, 2]),
+        "num_finalists": rng.choice([1, 2]),
+    }  # fmt: skip
+    num_places, faults, nans, cuts = (
+        rng.choice([1, 2, 3, 8]),
+        rng.choice([0, 0.02, 0.3]),
+        rng.choice([0, 0.05, 0.3]),
+        rng.choice([0.05, 0.5]),
+    )
+
+    def values(number: int, done: int) -> float | None:
+        own = random.Random(seed * 10**6 + number * 1000 + done)  # noqa: S311
+        if own.random() < faults:
+            return None
+        return math.nan if own.random() < nans else own.random()
+
+    ends = []
+    for name, often in (("whole", 0.0), ("cut", cuts)):
+        (tmp_path / name).mkdir()
+        places = Places(make(tmp_path / name, **options), num_places, values)
+        while places.step():
+            if rng.random() < often:
+                places = Places(make(tmp_path / name, **options), num_places, values)
+        assert places.ledger.finished
+        trials = [one for account in places.ledger.accounts.values() for one in account.study.get_trials()]
+        assert Counter(trial.state.name for trial in trials)["RUNNING"] == 0
+        ends.append(trials)
+    if num_places == 1:
+        assert [facts(one) for one in ends[0]] == [facts(one) for one in ends[1]]

@@ -271,6 +271,22 @@ def test_the_end_is_expected_where_the_first_bound_is_reached(
     assert (nothing.seconds, nothing.assumption) == (None, "not known before the first trial has ended")
 
 
+def test_of_a_population_the_epochs_to_come_are_known() -> None:
+    def trial(number: int, epochs: int, outcome: Any = None, after: int = 0) -> Entry:
+        seconds = 2.0 * (epochs - after)
+        values = {"epochs": epochs, "seconds": seconds, "outcome": outcome, "branched_after": after}
+        return Entry("a", number, number, {}, {}, **values)
+
+    # Eight epochs of the 24 that two spaces' populations of three take at four epochs each.
+    entries = {"a": [trial(0, 2), trial(1, 1, "stopped"), trial(2, 2), trial(3, 2, after=1)], "b": [trial(0, 2)]}
+    asked = replace(OPTIONS, scheduler="pbt", num_trials=3, max_epochs=4)
+    found = forecast(entries, asked, num_places=2, gpus_per_trial=0.0, elapsed_s=30.0)
+    assert found.seconds == pytest.approx(16 * 2.0 / 2)
+    assert found.assumption == "if the 16 epochs to come take as long as those so far"
+    begun = forecast({"a": [trial(0, 0)]}, asked, num_places=2, gpus_per_trial=0.0, elapsed_s=30.0)
+    assert (begun.seconds, begun.assumption) == (None, "not known before the first epoch has ended")
+
+
 def test_a_trial_that_is_run_again_takes_the_place_of_none_that_is_due() -> None:
     def trial(number: int, outcome: Any, rerun_of: int | None = None) -> Entry:
         return Entry("a", number, number, {}, {}, epochs=1, seconds=10.0, outcome=outcome, rerun_of=rerun_of)

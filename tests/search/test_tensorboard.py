@@ -126,6 +126,8 @@ def test_a_trial_that_makes_way_while_nobody_runs_it_has_its_line(tmp_path: Path
         ledger.report(key, epoch(1, value))
         boards.on_trial_result(0, [], trial, epoch(1, value))  # type: ignore[arg-type]
         boards.on_trial_complete(0, [], trial)  # type: ignore[arg-type]
+    ledger.start("next")
+    boards.close()
     made_way = read(tmp_path / "tb" / "a" / "trial-00000")
     assert scalars(made_way, "val/nll") == {1: 0.75}
     assert scalars(made_way, "best/val_nll") == {1: 0.75}

@@ -87,6 +87,11 @@ def test_a_trial_of_a_population_goes_on_from_another_or_trains_all_of_it_itself
     again = numbers(make_trial(tmp_path, shards, **own, parent=3), 3)
     assert [result["epoch"] for result in again] == [1, 2, 3]
     assert again[2] == child[0]
+    # One that another trial of this number has left is passed over.
+    state_path(tmp_path, "cnn", 3).unlink()
+    numbers(make_trial(tmp_path, shards), 2)
+    state_path(tmp_path, "cnn", 7).write_bytes(state_path(tmp_path, "cnn", 3).read_bytes())
+    assert numbers(make_trial(tmp_path, shards, **own, parent=3), 1) == child
     # Its own state comes first.
     assert [path.name for path in sorted((tmp_path / "weights" / "cnn").iterdir()) if "trial-00007" in path.name] == [
         "trial-00007-epoch-0003.safetensors"
