@@ -37,8 +37,9 @@ search: $(VENV)/installed-run
 	$(IN_VENV) search.run --space $(SPACE) --num-trials $(NUM_TRIALS) --max-epochs $(MAX_EPOCHS) \
 	    --final-seeds $(FINAL_SEEDS) $(SEARCH_ARGS)
 
+# Where it is set, each of some hundred processes would compile the project anew.
 test: lint
-	$(IN_VENV) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= $(IN_VENV) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev
 	$(IN_VENV) ruff check

@@ -15,9 +15,9 @@ from blobs import SPACE, Scales, start
 from search.journal import JOURNAL
 from search.study import load_studies
 
-NUM_TRIALS = 50
+NUM_TRIALS = 40
 # What is killed, in a random order. After a worker only the worker begins anew, which takes the least time.
-KILLS = {"driver": 3, "ray": 3, "worker": 14}
+KILLS = {"driver": 2, "ray": 3, "worker": 15}
 NUM_KILLS = sum(KILLS.values())
 WORDS = ("--num-trials", str(NUM_TRIALS), "--max-epochs", "9", "--max-concurrent", "1", "--final-seeds", "1")
 # Tells, from inside a worker, each epoch that is trained; a trial's seed is its own.

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blobs import SPACE, descendants, run, run_here, start
+from blobs import SPACE, descendants, run, run_here, start, without_ray
 from optuna.trial import TrialState
 
+from search.run import main as search
 from search.status import main as tell_status
 from search.study import load_studies
 
@@ -85,7 +86,9 @@ def test_ctrl_c_ends_with_a_report_and_no_process_left(survey: Path, tmp_path: P
     interrupt(survey, tmp_path, signal.SIGINT)
 
 
-def test_after_sigterm_the_final_training_is_still_to_be_had(survey: Path, tmp_path: Path) -> None:
+def test_after_sigterm_the_final_training_is_still_to_be_had(
+    survey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     interrupt(survey, tmp_path, signal.SIGTERM, "--max-concurrent", "1")
     # Nothing more is to be searched, but the final training is still to be had.
     words = ("--num-trials", "500", "--epoch-budget", "1", "--final-seeds", "1")
@@ -93,7 +96,8 @@ def test_after_sigterm_the_final_training_is_still_to_be_had(survey: Path, tmp_p
     assert code == 0, err
     assert "test accuracy" in out
     assert "epoch budget: " in out
-    code, out, err = run(tmp_path, "--resume", "runs/cut", *words)
+    without_ray(monkeypatch)
+    code, _, err = run_here(tmp_path, search, "--resume", "runs/cut", *words)
     assert code == 2
     assert "expected some left, or a final training to finish: give more with --epoch-budget" in err
 
