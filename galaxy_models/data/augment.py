@@ -149,8 +149,10 @@ def vary(
             values.copy_(images[part]).mul_(variations.gains[part])
         else:
             # Enlarging is left to the one resampling; shrinking needs the antialiased one first.
-            own = _resize(images[part], min(image_px, images.shape[-1])).to(torch.float32)
-            resampled = resample(own, places[part], image_px=image_px)
+            own = _resize(images[part], min(image_px, images.shape[-1]))
+            # From planes it samples a quarter faster than from interleaved colours, to the same bits.
+            planes = own.to(torch.float32, memory_format=torch.contiguous_format)
+            resampled = resample(planes, places[part], image_px=image_px)
             torch.mul(resampled, variations.gains[part], out=values)
         if variations.pool is not None:
             _add_noise(values, variations.pool, variations.starts[part])
