@@ -15,20 +15,23 @@ from blobs import SPACE, Scales, start
 from search.journal import JOURNAL
 from search.study import load_studies
 
-NUM_TRIALS = 40
+NUM_TRIALS = 50
 # What is killed, in a random order. After a worker only the worker begins anew, which takes the least time.
 KILLS = {"driver": 2, "ray": 3, "worker": 15}
 NUM_KILLS = sum(KILLS.values())
 WORDS = ("--num-trials", str(NUM_TRIALS), "--max-epochs", "9", "--max-concurrent", "1", "--final-seeds", "1")
-# Tells, from inside a worker, each epoch that is trained; a trial's seed is its own.
+# Tells, from inside a worker, each epoch that is trained; a trial's seed is its own. An epoch takes a while, however fast
+# the machine, so that none of the kills comes after the end.
 SITE = """
 import sys
+import time
 if any("default_worker" in word for word in sys.orig_argv):
     import galaxy_models.training.loop as loop
     run_epoch = loop.Trainer.run_epoch
     def told(self):
         with open("{path}", "a") as file:
             file.write(f"{{self._config.seed}} {{self.epoch}}\\n")
+        time.sleep(0.25)
         return run_epoch(self)
     loop.Trainer.run_epoch = told
 """
@@ -132,7 +135,7 @@ def go_through_kills(search: Killed, rng: random.Random) -> list[str]:
     moments, begins = [], True
     for kind in kinds:
         # Some are killed while Python, Ray or the worker starts; the others in the midst of an epoch.
-        more, delay_s = rng.randint(1, 3), rng.uniform(0, 0.15)
+        more, delay_s = rng.randint(1, 3), rng.uniform(0, 0.4)
         if begins and rng.random() < 0.4:
             more, delay_s = 0, rng.uniform(0, 6)
         search.wait_for(process, search.num_epochs() + more if more else 0, moments)
