@@ -20,8 +20,8 @@ NUM_TRIALS = 50
 KILLS = {"driver": 2, "ray": 3, "worker": 15}
 NUM_KILLS = sum(KILLS.values())
 WORDS = ("--num-trials", str(NUM_TRIALS), "--max-epochs", "9", "--max-concurrent", "1", "--final-seeds", "1")
-# Tells, from inside a worker, each epoch that is trained; a trial's seed is its own. An epoch takes a while, however fast
-# the machine, so that none of the kills comes after the end.
+# Tells, from inside a worker, each epoch that is trained; a trial's seed is its own. An epoch takes a while, however
+# fast the machine, so that none of the kills comes after the end.
 SITE = """
 import sys
 import time
