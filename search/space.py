@@ -7,7 +7,6 @@ configurations it returned.
 """
 
 import hashlib
-import importlib.util
 import sys
 import traceback
 import warnings
@@ -116,8 +115,10 @@ def load_space(path: Path) -> Space:
         SpaceError: the file is missing, is not Python, fails when loaded, or defines no `space`.
     """
     check_space_file(path)
+    if path.suffix != ".py":
+        raise SpaceError(f"{path}: not a Python file, expected a space file that ends in .py: check --space")
     text = path.read_bytes()
-    module = _load_module(path.resolve())
+    module = _load_module(path.resolve(), text)
     suggest = getattr(module, "space", None)
     if not callable(suggest):
         raise SpaceError(f"{path}: defines no function 'space', expected `def space(trial) -> TrainConfig`: add it")
@@ -127,18 +128,17 @@ def load_space(path: Path) -> Space:
     return Space(path.stem, path, suggest, tuple(dict(item) for item in named), hashlib.sha256(text).hexdigest())
 
 
-def _load_module(path: Path) -> ModuleType:
+def _load_module(path: Path, text: bytes) -> ModuleType:
     # Registered under a name of its own: two spaces may share a stem with an installed package.
     name = f"_galaxy_space_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise SpaceError(f"{path}: not a Python file, expected a space file that ends in .py: rename it")
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # Not by the import system: its cache of compiled files takes a file of the same size and second for the old.
+        exec(compile(text, path, "exec"), module.__dict__)
     except SyntaxError as error:
-        raise SpaceError(f"{path}: line {error.lineno}: {error.msg}: mend the syntax") from error
+        raise SpaceError(f"{path}: line {error.lineno or 1}: {error.msg}: mend the syntax") from error
     except Exception as error:
         raise SpaceError(f"{path}: cannot be loaded: {_where(error, path)}") from error
     return module

@@ -1,5 +1,6 @@
 """Loading a space file and trying it out."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +85,7 @@ def test_what_was_named_without_weights_runs_with_any(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("def space(trial:\n", r"mine\.py: line 1: .*syntax"),
+        ("# coding: nonsense\n", r"mine\.py: line 1: unknown encoding: nonsense"),
         ("x = 1\n", "defines no function 'space'"),
         ("space = 3\n", "defines no function 'space'"),
         ("import no_such_module_here\n", r"line 1: ModuleNotFoundError"),
@@ -112,6 +114,16 @@ def test_a_wrong_space_is_refused_with_its_reason(tmp_path: Path, text: str, mes
     path = write(tmp_path, text)
     with pytest.raises(SpaceError, match=message):
         probe_space(load_space(path), seed=0, fixed={})
+
+
+def test_a_space_written_anew_within_its_second_is_loaded_anew(tmp_path: Path) -> None:
+    path = write(tmp_path, "def space(trial): return 1\n")
+    before = path.stat()
+    assert load_space(path).suggest(None) == 1  # type: ignore[arg-type]
+    path.write_text("def space(trial): return 2\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert load_space(path).suggest(None) == 2  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
