@@ -40,12 +40,16 @@ def space(trial):
 """
 
 
-# What Python imports at the start of a worker, as `sitecustomize.py`: an epoch takes half a second at least, however
-# fast the machine.
-SLOW_EPOCHS = """
-import sys
-import time
-if any("default_worker" in word for word in sys.orig_argv):
+# Begins a `sitecustomize.py`, which Python imports at its start, with what is for workers only; each begins as another
+# process, whose words are the worker's and more.
+IN_WORKERS = """
+import os, sys, time
+if "".join(sys.orig_argv[1:2]).endswith("default_worker.py"):
+"""
+# An epoch takes half a second at least, however fast the machine.
+SLOW_EPOCHS = (
+    IN_WORKERS
+    + """
     import galaxy_models.training.loop as loop
     run_epoch = loop.Trainer.run_epoch
     def slowly(self):
@@ -53,6 +57,7 @@ if any("default_worker" in word for word in sys.orig_argv):
         return run_epoch(self)
     loop.Trainer.run_epoch = slowly
 """
+)
 
 
 def draw(kind: int, rng: np.random.Generator) -> np.ndarray:

@@ -6,20 +6,20 @@ import time
 from pathlib import Path
 
 import pytest
-from blobs import SPACE, run, start
+from blobs import IN_WORKERS, SPACE, run, start
 from optuna.trial import FrozenTrial, TrialState
 
 from search.study import load_studies
 
-# Python imports this at its start.
-PLANT = """
-import os, sys, time
-if any("default_worker" in word for word in sys.orig_argv):
+PLANT = (
+    IN_WORKERS
+    + """
     import torch
     import galaxy_models.models.galaxy_model as model
     import galaxy_models.training.loop as loop
     run_epoch, forward = loop.Trainer.run_epoch, model.GalaxyModel.forward
 """
+)
 BUG = """
     def broken(self):
         raise ZeroDivisionError("planted")

@@ -10,31 +10,33 @@ from typing import Any
 
 import psutil
 import pytest
-from blobs import SPACE, Scales, start
+from blobs import IN_WORKERS, SPACE, Scales, start
 
 from search.journal import JOURNAL
 from search.study import load_studies
 
-NUM_TRIALS = 50
+NUM_TRIALS = 28
 # What is killed, in a random order. After a worker only the worker begins anew, which takes the least time.
 KILLS = {"driver": 2, "ray": 3, "worker": 15}
 NUM_KILLS = sum(KILLS.values())
+# No trial is given up, however often its worker is killed.
 WORDS = ("--num-trials", str(NUM_TRIALS), "--max-epochs", "9", "--max-concurrent", "1", "--final-seeds", "1")
+WORDS += ("--max-restarts", str(NUM_KILLS))
 # Tells, from inside a worker, each epoch that is trained; a trial's seed is its own. An epoch takes a while, however
 # fast the machine, so that none of the kills comes after the end.
-SITE = """
-import sys
-import time
-if any("default_worker" in word for word in sys.orig_argv):
+SITE = (
+    IN_WORKERS
+    + """
     import galaxy_models.training.loop as loop
     run_epoch = loop.Trainer.run_epoch
     def told(self):
-        with open("{path}", "a") as file:
-            file.write(f"{{self._config.seed}} {{self.epoch}}\\n")
+        with open(TOLD, "a") as file:
+            file.write(f"{self._config.seed} {self.epoch}\\n")
         time.sleep(0.25)
         return run_epoch(self)
     loop.Trainer.run_epoch = told
 """
+)
 
 
 class Killed:
@@ -47,7 +49,7 @@ class Killed:
         self._trained = folder / f"{name}.txt"
         site = folder / f"site-{name}"
         site.mkdir()
-        (site / "sitecustomize.py").write_text(SITE.format(path=self._trained))
+        (site / "sitecustomize.py").write_text(SITE.replace("TOLD", repr(str(self._trained))))
         self._path = f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
 
     def start(self) -> "subprocess.Popen[str]":
@@ -92,7 +94,10 @@ def told(attrs: dict[str, Any]) -> dict[str, Any]:
 def kill(process: "subprocess.Popen[str]", kind: str, rng: random.Random) -> bool:
     """Kill the driver, a worker, or a part of Ray; False if there is none at the moment."""
     # Ray ends itself when one of its agents dies.
-    marks = {"worker": ("ray::IDLE", "GalaxyTrial"), "ray": ("raylet/raylet", "gcs_server", "ray::DashboardAgent")}
+    marks = {
+        "worker": ("ray::IDLE", "ray::ResourceTrainable", "ray::GalaxyTrial"),
+        "ray": ("raylet/raylet", "gcs_server", "ray::DashboardAgent"),
+    }
     if kind == "driver":
         process.kill()
         return True
