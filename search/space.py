@@ -12,8 +12,9 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from galaxy_models.config import TrainConfig
@@ -118,7 +119,7 @@ def load_space(path: Path) -> Space:
     if path.suffix != ".py":
         raise SpaceError(f"{path}: not a Python file, expected a space file that ends in .py: check --space")
     text = path.read_bytes()
-    module = _load_module(path.resolve(), text)
+    module = _load_module(path.resolve())
     suggest = getattr(module, "space", None)
     if not callable(suggest):
         raise SpaceError(f"{path}: defines no function 'space', expected `def space(trial) -> TrainConfig`: add it")
@@ -128,15 +129,20 @@ def load_space(path: Path) -> Space:
     return Space(path.stem, path, suggest, tuple(dict(item) for item in named), hashlib.sha256(text).hexdigest())
 
 
-def _load_module(path: Path, text: bytes) -> ModuleType:
+class _UncachedLoader(SourceFileLoader):
+    """Compiles a file each time: Python's cache takes one of the same size and second for what it was."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _load_module(path: Path) -> ModuleType:
     # Registered under a name of its own: two spaces may share a stem with an installed package.
     name = f"_galaxy_space_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
-    module = ModuleType(name)
+    module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)
-    sys.modules[name] = module
     try:
-        # Not by the import system: its cache of compiled files takes a file of the same size and second for the old.
-        exec(compile(text, path, "exec"), module.__dict__)
+        _UncachedLoader(name, str(path)).exec_module(module)
     except SyntaxError as error:
         raise SpaceError(f"{path}: line {error.lineno or 1}: {error.msg}: mend the syntax") from error
     except Exception as error:
