@@ -23,7 +23,7 @@ from search.entry import epoch_metrics
 from search.errors import RunError
 from search.files import state_path
 from search.journal import JOURNAL, RunJournal
-from search.lean import LeanRecords, pack_alike
+from search.lean import LeanGenerator, LeanRecords, pack_alike
 from search.ledger import Ledger, Limits
 from search.live import LiveFile
 from search.mirror import Mirror
@@ -360,7 +360,7 @@ def _tuner(
         tune.with_resources(GalaxyTrial, resources),
         param_space=pack_alike(job.constants()),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=LeanGenerator(searcher),
             scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,

@@ -2,11 +2,14 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
-from ray.tune.experiment import Trial
+from ray import tune
+from ray.tune.experiment import Experiment, Trial
+from ray.tune.search import Searcher, SearchGenerator
 
-from search.lean import LeanRecords, LeanTrainable, pack_alike, pack_own, unpack
+from search.lean import LeanGenerator, LeanRecords, LeanTrainable, pack_alike, pack_own, unpack
 
 
 class Half(LeanTrainable):
@@ -48,3 +51,61 @@ def test_a_trial_is_told_what_was_packed_and_the_number_that_the_driver_changed(
     carried["micro_batch"] = 16
     assert unpack(carried) == {**alike, **own, "micro_batch": 16}
     assert math.isnan(unpack(pack_own({**own, "value_to_beat": math.nan}))["value_to_beat"])
+
+
+class Listed(Searcher):
+    """Suggests what it is given, then nothing for a while, then that it has no more."""
+
+    def __init__(self) -> None:
+        super().__init__(metric="val_nll", mode="min")
+        self._left: list[Any] = [pack_own({"number": 0, "micro_batch": 8}), None, Searcher.FINISHED]
+
+    def suggest(self, trial_id: str) -> Any:
+        return self._left.pop(0)
+
+
+def name_of(trial: Trial) -> str:
+    return f"trial-{trial.trial_id}"
+
+
+def test_trials_are_made_as_tunes_own_generator_makes_them(tmp_path: Path) -> None:
+    made = []
+    for kind in (SearchGenerator, LeanGenerator):
+        experiment = Experiment(
+            "tune",
+            tune.with_resources(Half, {"CPU": 3, "GPU": 0.5}),
+            config=pack_alike({"threads": 3}),
+            num_samples=5,
+            storage_path=str(tmp_path),
+            max_failures=4,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            trial_name_creator=name_of,
+            trial_dirname_creator=name_of,
+        )
+        generator = kind(Listed())
+        generator.add_configurations([experiment])
+        trial = generator.next_trial()
+        assert generator.next_trial() is None
+        assert not generator.is_finished()
+        assert generator.next_trial() is None
+        assert generator.is_finished()
+        trial.create_placement_group_factory()
+        assert trial.custom_trial_name == trial.custom_dirname == name_of(trial)
+        made.append(trial)
+    theirs, ours = made
+    assert ours.trial_id != theirs.trial_id
+    assert unpack(ours.config) == {"threads": 3, "number": 0, "micro_batch": 8}
+    assert ours.get_trainable_cls() is ours.get_trainable_cls()
+    assert ours.placement_group_factory.required_resources == {"CPU": 3, "GPU": 0.5}
+    own = {"trial_id", "stub", "experiment_tag", "evaluated_params", "custom_trial_name", "custom_dirname"}
+    own |= {"temporary_state", "run_metadata", "storage"}
+    assert {key: value for key, value in vars(ours).items() if key not in own} == {
+        key: value for key, value in vars(theirs).items() if key not in own
+    }
+    assert vars(ours.run_metadata.checkpoint_manager.checkpoint_config) == vars(
+        theirs.run_metadata.checkpoint_manager.checkpoint_config
+    )
+    assert (ours.storage.storage_fs_path, ours.storage.experiment_dir_name) == (
+        theirs.storage.storage_fs_path,
+        theirs.storage.experiment_dir_name,
+    )
