@@ -184,7 +184,7 @@ def fixed_parameters(free: Probe, asked: Mapping[str, Any], manifest: Manifest) 
     """What of a space is not searched: what the user fixed, and what has no use on the survey.
 
     That is what its task does not know, and the side of the images where the space offers to see them as they are
-    stored (`image_px` None), and no smaller: a network that may do with the stored ones gains nothing by larger ones.
+    stored (`image_px` None), and no smaller: a network without weights that expect a side gains nothing by larger ones.
 
     Args:
         free: the space, tried with nothing fixed.
@@ -193,7 +193,8 @@ def fixed_parameters(free: Probe, asked: Mapping[str, Any], manifest: Manifest) 
     """
     idle: dict[str, Any] = dict(_IDLE_FOR_VOTES) if manifest.task.kind == "votes" else {}
     sizes = getattr(free.distributions.get("image_px"), "choices", ())
-    if not any(size is not None and size < manifest.px for size in sizes):
+    from_none = all(config.weights == "none" for config in free.configs)
+    if from_none and not any(size is not None and size < manifest.px for size in sizes):
         idle["image_px"] = None
     idle = {name: value for name, value in idle.items() if free.allows(name, value)}
     return idle | {name: value for name, value in asked.items() if name in free.distributions}

@@ -18,6 +18,8 @@ from galaxy_models.training.survey import SurveyData
 # Values of the small batches that are varied at once on a CPU, 8 MB: after a training step the code that varies has
 # left the cache, and every call pays for that: 0.4 ms a batch of 16 images, which then cost 13 us each.
 _VARIED_VALUES = 2**21
+# Bytes of stored images that are gathered at once, where they are larger than what the network sees.
+_GATHERED_BYTES = 2**24
 
 
 class Feed:
@@ -56,9 +58,10 @@ class Feed:
         # Drawn at once for all images of the epoch.
         drawn = draw_variations(self.lengths, config=settings.augment, image_px=self._image_px, generator=generator)
         variations, share = drawn.to(self._device), self._share
-        together = max(1, _VARIED_VALUES // (self._batch_size * 3 * self._image_px**2))
-        if share.num > 1 or self._device.type != "cpu":
-            together = 1
+        together = 1
+        if share.num == 1 and self._device.type == "cpu":
+            seen, stored = (self._batch_size * 3 * px**2 for px in (self._image_px, self._split.px))
+            together = max(1, min(_VARIED_VALUES // seen, _GATHERED_BYTES // stored))
         order = self._order(settings, epoch)
         batches = iterate_batches(self._split, order, batch_size=self._batch_size, share=share, num_together=together)
         for number, batch in enumerate(batches):

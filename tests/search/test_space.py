@@ -166,6 +166,12 @@ def test_images_are_seen_as_stored_where_a_space_offers_that_and_nothing_smaller
     assert fixed_parameters(free, asked, survey_of("classes", px=px)) == asked
 
 
+def test_a_network_with_weights_of_its_own_may_enlarge_a_survey(tmp_path: Path) -> None:
+    text = WEIGHTS.replace("    lr =", "    px = trial.suggest_categorical('image_px', [None, 128])\n    lr =")
+    free = probe_space(load_space(write(tmp_path, text)), seed=0, fixed={})
+    assert fixed_parameters(free, {}, survey_of("classes", px=64)) == {}
+
+
 def test_the_custom_network_never_enlarges_a_survey() -> None:
     space = load_space(Path(__file__).parents[2] / "spaces" / "cnn.py")
     free = probe_space(space, seed=0, fixed={})

@@ -109,6 +109,15 @@ def test_batches_are_varied_together_without_a_change_in_any_bit(
     for left, right in zip(found, expected, strict=True):
         _same_numbers(left, right)
     _same_weights(alone, together)
+    # Nor are more gathered than memory should hold of large images.
+    monkeypatch.undo()
+    monkeypatch.setattr(feed, "vary", note_length)
+    stored_px = shapes.split("train").px
+    monkeypatch.setattr(feed, "_GATHERED_BYTES", 3 * 16 * 3 * stored_px**2)
+    varied.clear()
+    _run(config, shapes, epochs=1)
+    assert max(varied) == 3 * 16
+    assert sum(varied) == num_rows
 
 
 def test_another_seed_gives_other_numbers(shapes: SurveyData) -> None:
