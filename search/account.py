@@ -28,16 +28,13 @@ from search.entry import (
     epoch_metrics,
     read_entry,
 )
-from search.population import Population, generation_epochs, selected
+from search.population import GENERATIONS_DONE, Population, selected
 from search.proposals import Proposals
 from search.ranking import Ranking
 from search.rungs import make_rule
 from search.samplers import SamplerPlan
 from search.space import Space
 from search.terms import Terms
-
-# The study's attribute that says how many epochs the generations of a population that have ended had.
-GENERATIONS_DONE = "generations_done"
 
 
 class Account:
@@ -73,7 +70,7 @@ class Account:
         self._twins: dict[str, list[Entry]] = {}
         self._followers: dict[int, list[Entry]] = {}
         self._micro_batches: dict[int | None, int] = {}
-        self._population = self._make_population() if terms.population else None
+        self._population = Population.of(terms, study.user_attrs) if terms.population else None
         self._num_branches = 0
         self.started = 0
         self.counts: Counter[str] = Counter()
@@ -90,15 +87,6 @@ class Account:
             del self.live[trial.number]
             self._note_end(entries[trial.number])
         self.unfinished = [entry for entry in self.unfinished if not self._rests(entry, trials[entry.number])]
-
-    def _make_population(self) -> Population:
-        terms = self.terms
-        return Population(
-            size=terms.population,
-            epochs=generation_epochs(terms.max_epochs),
-            direction=terms.direction,
-            done=self.study.user_attrs.get(GENERATIONS_DONE, 0),
-        )
 
     def _take_over(self, trial: optuna.trial.FrozenTrial) -> Entry:
         entry = read_entry(self.name, trial, objective=self.terms.objective, direction=self.terms.direction)
@@ -287,17 +275,22 @@ class Account:
         self.unfinished += [*children, *resting]
 
     def _branches(self, best: Sequence[Entry], num: int) -> list[Entry]:
-        """Make trials that are to go on from one of the best each, with settings varied; fewer where none can be."""
+        """Make trials that are to go on from one of the best each, no two alike; fewer where no more can be."""
         assert self._population is not None
-        children = []
-        for index in range(num):
+        children: list[Entry] = []
+        origins = list(best)
+        while origins and len(children) < num:
             number = self.num_trials
-            rng = random.Random(derive_seed(self.terms.seed, "population", self.name, number, index))  # noqa: S311
-            entry = self._proposals.branch(number, list(self.live.values()), origin=rng.choice(best), rng=rng)
-            if entry is not None:
-                self._note_start(entry, {})
-                self._population.hold(entry)
-                children.append(entry)
+            rng = random.Random(derive_seed(self.terms.seed, "population", self.name, number, len(origins)))  # noqa: S311
+            origin = rng.choice(origins)
+            siblings = [entry for entry in children if entry.parent == origin.number]
+            entry = self._proposals.branch(number, list(self.live.values()), origin=origin, siblings=siblings, rng=rng)
+            if entry is None:
+                origins.remove(origin)
+                continue
+            self._note_start(entry, {})
+            self._population.hold(entry)
+            children.append(entry)
         return children
 
     def _note_memory(self, entry: Entry, metrics: Mapping[str, float]) -> None:
