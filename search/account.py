@@ -245,6 +245,12 @@ class Account:
             self.unfinished.append(self.live[number])
 
     @property
+    def going_on(self) -> list[Entry]:
+        """Trials that have not ended, but for those that wait for the result of another."""
+        twins = {entry.number for followers in self._followers.values() for entry in followers}
+        return [entry for number, entry in self.live.items() if number not in twins]
+
+    @property
     def is_population(self) -> bool:
         """Whether its trials train side by side."""
         return self._population is not None
@@ -259,8 +265,7 @@ class Account:
         population = self._population
         if population is None or self.started < population.size:
             return
-        twins = {entry.number for followers in self._followers.values() for entry in followers}
-        members = [entry for number, entry in self.live.items() if entry.rerun_of is None and number not in twins]
+        members = [entry for entry in self.going_on if entry.rerun_of is None]
         if not members or not population.is_here(members):
             return
         ranked = population.end()

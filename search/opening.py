@@ -50,7 +50,7 @@ def lines(job: Job, ledger: Ledger) -> list[str]:
 
 
 def _so_far(ledger: Ledger) -> list[str]:
-    left = sum(len(account.unfinished) for account in ledger.accounts.values())
+    left = sum(len(account.going_on) for account in ledger.accounts.values())
     if not ledger.num_ended and not left:
         return []
     return [f"goes on  {ledger.num_ended} trials have ended, {left} go on, {ledger.spent_epochs} epochs were trained"]
