@@ -57,6 +57,8 @@ def _so_far(ledger: Ledger) -> list[str]:
 
 
 def _sampler(sampler: str, scheduler: str) -> str:
+    if scheduler == "pbt" and sampler in ("tpe", "gp", "cmaes"):
+        return f"{sampler}, which learns nothing here: all trials of a population are drawn before one has ended"
     if sampler == "gp" and scheduler != "none":
         return "gp, which learns from trials run in full only: where many are stopped it draws at random for long"
     return sampler
