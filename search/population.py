@@ -45,6 +45,16 @@ def generation_epochs(max_epochs: int) -> int:
     return -(-max_epochs // NUM_GENERATIONS)
 
 
+def generation_ends(max_epochs: int) -> tuple[int, ...]:
+    """The epochs after which generations end, in ascending order; not that of the last, which nobody follows.
+
+    Args:
+        max_epochs: of a whole trial.
+    """
+    epochs = generation_epochs(max_epochs)
+    return tuple(range(epochs, max_epochs, epochs))
+
+
 @dataclass
 class Population:
     """Where the trials of one space stand within a generation.

@@ -12,7 +12,7 @@ from report_samples import make_findings, make_info, make_study, make_trial, par
 from search.report.collect import collect
 from search.report.comparable import at_equal_budget, importances
 from search.report.figures import classes, parameters, results
-from search.report.figures.curves import _best_so_far, _limits, learning_curves, progress
+from search.report.figures.curves import _best_so_far, _epoch_ticks, _limits, learning_curves, progress
 from search.report.figures.style import THEME
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -34,6 +34,20 @@ def test_the_frame_holds_the_best_share_of_values() -> None:
     low, high = _limits(values, make_info(direction="max"), shown=0.25)
     assert low < 9.0 < high
     assert low > 8
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "rungs", "ticks"),
+    [
+        (1, (), [1]),
+        (9, (1, 3), [1, 3, 9]),
+        (10, (1, 3, 9), [1, 3, 10]),
+        (27, (3, 6, 9, 12, 15, 18, 21, 24), [1, 3, 6, 9, 12, 15, 18, 27]),
+        (81, (9, 18, 27, 36, 45, 54, 63, 72), [1, 9, 18, 27, 36, 45, 63, 81]),
+    ],
+)
+def test_no_two_labels_of_epochs_meet(max_epochs: int, rungs: tuple[int, ...], ticks: list[int]) -> None:
+    assert _epoch_ticks(make_info(max_epochs=max_epochs, rungs=rungs)) == ticks
 
 
 def test_pictures_are_well_formed_and_take_their_colours_from_the_page(tmp_path: Path) -> None:

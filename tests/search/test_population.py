@@ -10,12 +10,22 @@ from population_places import MIXED, TWO_VALUES, Places, facts, make, record, st
 from two_spaces import CONDITIONAL, FOUR, SPACE, epoch
 
 from galaxy_models.config import TrainConfig
-from search.population import QUANTILE, generation_epochs
+from search.population import QUANTILE, generation_ends, generation_epochs
 
 
 def test_a_trial_has_nine_generations_at_most() -> None:
     assert [generation_epochs(num) for num in (1, 5, 9, 10, 17, 18, 27, 81)] == [1, 1, 1, 2, 2, 2, 3, 9]
     assert all(-(-num // generation_epochs(num)) <= 9 for num in range(1, 300))
+
+
+@pytest.mark.parametrize("max_epochs", [1, 4, 20])
+def test_trials_begin_where_generations_end(tmp_path: Path, max_epochs: int) -> None:
+    ledger = make(tmp_path, size=4, max_epochs=max_epochs, text=MIXED)
+    places = Places(ledger, 1)
+    while places.step():
+        pass
+    begun = {trial.user_attrs.get("branched_after", 0) for trial in study_of(ledger).get_trials()}
+    assert begun == {0, *generation_ends(max_epochs)}
 
 
 @pytest.mark.parametrize("num_places", [1, 3, 8, 20])

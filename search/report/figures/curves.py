@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # The share of values that fits into a frame; a few first epochs far off would flatten all the rest.
 SHOWN_SHARE = 0.93
+# The share of an axis that the label of an epoch takes.
+LABEL_SHARE = 0.05
 CURVES_KEY = (
     "Thick line: the best trial, its best epoch dotted. Thin coloured lines: other complete trials. Grey lines: trials "
     "stopped early, a circle where; a cross: failed. Dotted verticals: rungs, where trials are compared."
@@ -154,11 +156,21 @@ def _joined(lines: list[Line]) -> tuple[list[float], list[float]]:
 def _epoch_axis(axes: "Axes", info: RunInfo) -> None:
     from matplotlib.ticker import NullLocator
 
-    ticks = sorted({1, *info.rungs, info.max_epochs})
+    ticks = _epoch_ticks(info)
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xlim(0.93, max(info.max_epochs, 2) * 1.07)
+
+
+def _epoch_ticks(info: RunInfo) -> list[int]:
+    """The first epoch, the last, and of the rungs between as many as have room for their labels."""
+    room = LABEL_SHARE * math.log(info.max_epochs)
+    ticks = [1]
+    for rung in info.rungs:
+        if min(math.log(rung / ticks[-1]), math.log(info.max_epochs / rung)) > room:
+            ticks.append(rung)
+    return sorted({*ticks, info.max_epochs})
 
 
 def _limits(values: list[float], info: RunInfo, *, shown: float) -> tuple[float, float]:
