@@ -40,7 +40,7 @@ def progress(findings: Findings) -> Figure | None:
         _name_lines(axes, {trials.backbones.index(name): name for name in paths}, info)
         limits = _limits([value for _, ys in paths.values() for value in ys], info, shown=0.8)
         axes.set(
-            xlabel="Epochs spent, in the order of the trials", ylabel=f"Best validation {metric} so far", ylim=limits
+            xlabel="Epochs spent, in the order of their ends", ylabel=f"Best validation {metric} so far", ylim=limits
         )
         axes.set_xlim(left=0)
         words = [
@@ -61,11 +61,16 @@ def _valid_curves(findings: Findings, backbone: str) -> "pd.DataFrame":
 
 
 def _best_so_far(curves: "pd.DataFrame", info: RunInfo) -> tuple[list[int], list[float]]:
-    """Where the best value changes: epochs spent and value; ends at the last epoch."""
+    """Where the best value changes: epochs spent and value; ends at the last epoch.
+
+    Epochs count in the order in which they ended, as trials train side by side; where nobody took the time down, trial
+    by trial.
+    """
     spent: list[int] = []
     values: list[float] = []
     better = min if info.direction == "min" else max
-    ordered = curves.sort_values(["trial", "epoch"], kind="stable")["value"].tolist()
+    order = [name for name in ("elapsed_s", "trial", "epoch") if name in curves]
+    ordered = curves.sort_values(order)["value"].tolist()
     for count, value in enumerate(ordered, start=1):
         if math.isfinite(value) and (not values or (value != values[-1] and better(value, values[-1]) == value)):
             spent.append(count)
