@@ -28,7 +28,7 @@ from search.entry import (
     epoch_metrics,
     read_entry,
 )
-from search.population import GENERATIONS_DONE, Population, selected
+from search.population import GENERATIONS_DONE, Population, made_way, selected
 from search.proposals import Proposals
 from search.ranking import Ranking
 from search.rungs import make_rule
@@ -272,8 +272,7 @@ class Account:
         best, worst = selected(ranked)
         children = self._branches(best, len(worst) + population.size - len(ranked))
         for entry, child in zip(reversed(worst), children, strict=False):
-            words = f"replaced after epoch {entry.epochs} by trial {child.number}, which goes on from {child.parent}"
-            self.finish(entry, "stopped", words)
+            self.finish(entry, "stopped", made_way(entry, child))
             self.replaced[entry.number] = entry
         self.study.set_user_attr(GENERATIONS_DONE, population.done)
         resting = [entry for entry in ranked if entry.outcome is None and entry.number not in population.held]

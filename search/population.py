@@ -10,6 +10,7 @@ Source:
 
 import math
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ _MAX_DRAWS = 20
 # How often a parameter is drawn anew; else it becomes larger or smaller by one of the factors.
 RESAMPLED = 0.25
 FACTORS = (0.8, 1.2)
+# What `made_way` says.
+_MADE_WAY = re.compile(r"^(replaced after epoch \d+) by trial \d+, which goes on from \d+$")
 
 
 def generation_epochs(max_epochs: int) -> int:
@@ -132,6 +135,16 @@ def selected(ranked: Sequence[Entry]) -> tuple[Sequence[Entry], Sequence[Entry]]
     """
     num = max(1, len(ranked) // QUANTILE) if len(ranked) > 1 else 0
     return ranked[: max(1, num)], ranked[len(ranked) - num :]
+
+
+def made_way(entry: Entry, child: Entry) -> str:
+    """Why a trial ended that another takes the place of, in words."""
+    return f"replaced after epoch {entry.epochs} by trial {child.number}, which goes on from {child.parent}"
+
+
+def without_names(reason: str) -> str:
+    """Why a trial ended, the same for all that made way after the same generation."""
+    return _MADE_WAY.sub(r"\1", reason)
 
 
 def vary(

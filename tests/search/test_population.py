@@ -10,7 +10,7 @@ from population_places import MIXED, TWO_VALUES, Places, facts, make, record, st
 from two_spaces import CONDITIONAL, FOUR, SPACE, epoch
 
 from galaxy_models.config import TrainConfig
-from search.population import QUANTILE, generation_ends, generation_epochs
+from search.population import QUANTILE, generation_ends, generation_epochs, without_names
 
 
 def test_a_trial_has_nine_generations_at_most() -> None:
@@ -49,7 +49,9 @@ def test_each_generation_the_worst_quarter_goes_on_from_the_best(tmp_path: Path,
             assert min(trials[number].intermediate_values) == done + 1
         for number in ranked[-2:]:
             assert trials[number].state.name == "PRUNED"
-            assert f"replaced after epoch {done} by trial" in trials[number].user_attrs["reason"]
+            reason = trials[number].user_attrs["reason"]
+            assert f"replaced after epoch {done} by trial" in reason
+            assert without_names(reason) == f"replaced after epoch {done}"
         members = (members - set(ranked[-2:])) | set(children)
     assert {trial.number for trial in trials if trial.state.name == "COMPLETE"} == members
 
