@@ -28,16 +28,13 @@ from search.entry import (
     epoch_metrics,
     read_entry,
 )
-from search.population import Population, generation_epochs, selected
+from search.population import GENERATIONS_DONE, Population, made_way, selected
 from search.proposals import Proposals
 from search.ranking import Ranking
 from search.rungs import make_rule
 from search.samplers import SamplerPlan
 from search.space import Space
 from search.terms import Terms
-
-# The study's attribute that says how many epochs the generations of a population that have ended had.
-GENERATIONS_DONE = "generations_done"
 
 
 class Account:
@@ -73,7 +70,7 @@ class Account:
         self._twins: dict[str, list[Entry]] = {}
         self._followers: dict[int, list[Entry]] = {}
         self._micro_batches: dict[int | None, int] = {}
-        self._population = self._make_population() if terms.population else None
+        self._population = Population.of(terms, study.user_attrs) if terms.population else None
         self._num_branches = 0
         self.started = 0
         self.counts: Counter[str] = Counter()
@@ -90,15 +87,6 @@ class Account:
             del self.live[trial.number]
             self._note_end(entries[trial.number])
         self.unfinished = [entry for entry in self.unfinished if not self._rests(entry, trials[entry.number])]
-
-    def _make_population(self) -> Population:
-        terms = self.terms
-        return Population(
-            size=terms.population,
-            epochs=generation_epochs(terms.max_epochs),
-            direction=terms.direction,
-            done=self.study.user_attrs.get(GENERATIONS_DONE, 0),
-        )
 
     def _take_over(self, trial: optuna.trial.FrozenTrial) -> Entry:
         entry = read_entry(self.name, trial, objective=self.terms.objective, direction=self.terms.direction)
@@ -257,6 +245,12 @@ class Account:
             self.unfinished.append(self.live[number])
 
     @property
+    def going_on(self) -> list[Entry]:
+        """Trials that have not ended, but for those that wait for the result of another."""
+        twins = {entry.number for followers in self._followers.values() for entry in followers}
+        return [entry for number, entry in self.live.items() if number not in twins]
+
+    @property
     def is_population(self) -> bool:
         """Whether its trials train side by side."""
         return self._population is not None
@@ -271,33 +265,36 @@ class Account:
         population = self._population
         if population is None or self.started < population.size:
             return
-        twins = {entry.number for followers in self._followers.values() for entry in followers}
-        members = [entry for number, entry in self.live.items() if entry.rerun_of is None and number not in twins]
+        members = [entry for entry in self.going_on if entry.rerun_of is None]
         if not members or not population.is_here(members):
             return
         ranked = population.end()
         best, worst = selected(ranked)
         children = self._branches(best, len(worst) + population.size - len(ranked))
         for entry, child in zip(reversed(worst), children, strict=False):
-            words = f"replaced after epoch {entry.epochs} by trial {child.number}, which goes on from {child.parent}"
-            self.finish(entry, "stopped", words)
+            self.finish(entry, "stopped", made_way(entry, child))
             self.replaced[entry.number] = entry
         self.study.set_user_attr(GENERATIONS_DONE, population.done)
         resting = [entry for entry in ranked if entry.outcome is None and entry.number not in population.held]
         self.unfinished += [*children, *resting]
 
     def _branches(self, best: Sequence[Entry], num: int) -> list[Entry]:
-        """Make trials that are to go on from one of the best each, with settings varied; fewer where none can be."""
+        """Make trials that are to go on from one of the best each, no two alike; fewer where no more can be."""
         assert self._population is not None
-        children = []
-        for index in range(num):
+        children: list[Entry] = []
+        origins = list(best)
+        while origins and len(children) < num:
             number = self.num_trials
-            rng = random.Random(derive_seed(self.terms.seed, "population", self.name, number, index))  # noqa: S311
-            entry = self._proposals.branch(number, list(self.live.values()), origin=rng.choice(best), rng=rng)
-            if entry is not None:
-                self._note_start(entry, {})
-                self._population.hold(entry)
-                children.append(entry)
+            rng = random.Random(derive_seed(self.terms.seed, "population", self.name, number, len(origins)))  # noqa: S311
+            origin = rng.choice(origins)
+            siblings = [entry for entry in children if entry.parent == origin.number]
+            entry = self._proposals.branch(number, list(self.live.values()), origin=origin, siblings=siblings, rng=rng)
+            if entry is None:
+                origins.remove(origin)
+                continue
+            self._note_start(entry, {})
+            self._population.hold(entry)
+            children.append(entry)
         return children
 
     def _note_memory(self, entry: Entry, metrics: Mapping[str, float]) -> None:

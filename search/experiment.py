@@ -161,10 +161,10 @@ def opened_ledger(job: Job, *, wait: Callable[[OSError], None] | None = None) ->
 
 def _check_states(run_dir: Path, ledger: Ledger) -> None:
     """Check that trials need not begin again: a worker leaves a state before it tells of an epoch."""
-    for entry in (one for account in ledger.accounts.values() for one in account.unfinished):
-        number = entry.number if entry.parent is None or entry.own_epochs else entry.parent
-        path = state_path(run_dir, entry.space, number)
-        if entry.epochs and not path.is_file():
+    for entry in (one for account in ledger.accounts.values() for one in account.going_on):
+        path = state_path(run_dir, entry.space, entry.number)
+        # One that has yet to begin where another stands needs the state of that one, which is among these.
+        if entry.own_epochs and not path.is_file():
             raise RunError(
                 f"{path}: no such file, expected the state of a trial that goes on after epoch {entry.epochs}: copy "
                 "the run's folder again, whole"

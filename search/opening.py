@@ -50,13 +50,15 @@ def lines(job: Job, ledger: Ledger) -> list[str]:
 
 
 def _so_far(ledger: Ledger) -> list[str]:
-    left = sum(len(account.unfinished) for account in ledger.accounts.values())
+    left = sum(len(account.going_on) for account in ledger.accounts.values())
     if not ledger.num_ended and not left:
         return []
     return [f"goes on  {ledger.num_ended} trials have ended, {left} go on, {ledger.spent_epochs} epochs were trained"]
 
 
 def _sampler(sampler: str, scheduler: str) -> str:
+    if scheduler == "pbt" and sampler in ("tpe", "gp", "cmaes"):
+        return f"{sampler}, which learns nothing here: all trials of a population are drawn before one has ended"
     if sampler == "gp" and scheduler != "none":
         return "gp, which learns from trials run in full only: where many are stopped it draws at random for long"
     return sampler

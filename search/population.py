@@ -10,6 +10,7 @@ Source:
 
 import math
 import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,19 +19,24 @@ from galaxy_models.config import CHANGEABLE, TrainConfig
 from galaxy_models.task import Direction
 from search.entry import Entry
 from search.errors import SpaceError
+from search.terms import Terms
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+# The study's attribute that says how many epochs the generations of a population that have ended had.
+GENERATIONS_DONE = "generations_done"
 # One in so many makes way, and as many are followed.
 QUANTILE = 4
 # The most generations that a trial's epochs are divided into.
 NUM_GENERATIONS = 9
-# How often settings are drawn until they differ from those before.
+# How often settings are drawn until they differ from those before, and from those that others go on with.
 _MAX_DRAWS = 20
 # How often a parameter is drawn anew; else it becomes larger or smaller by one of the factors.
 RESAMPLED = 0.25
 FACTORS = (0.8, 1.2)
+# What `made_way` says.
+_MADE_WAY = re.compile(r"^(replaced after epoch \d+) by trial \d+, which goes on from \d+$")
 
 
 def generation_epochs(max_epochs: int) -> int:
@@ -40,6 +46,16 @@ def generation_epochs(max_epochs: int) -> int:
         max_epochs: of a whole trial.
     """
     return -(-max_epochs // NUM_GENERATIONS)
+
+
+def generation_ends(max_epochs: int) -> tuple[int, ...]:
+    """The epochs after which generations end, in ascending order; not that of the last, which nobody follows.
+
+    Args:
+        max_epochs: of a whole trial.
+    """
+    epochs = generation_epochs(max_epochs)
+    return tuple(range(epochs, max_epochs, epochs))
 
 
 @dataclass
@@ -61,6 +77,12 @@ class Population:
     done: int = 0
     held: dict[int, set[int]] = field(default_factory=dict)
     _values: dict[int, tuple[float, Entry]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, terms: Terms, attrs: Mapping[str, Any]) -> "Population":
+        """The population of a space, as far as its study's attributes say that it has come."""
+        epochs, done = generation_epochs(terms.max_epochs), attrs.get(GENERATIONS_DONE, 0)
+        return cls(size=terms.population, epochs=epochs, direction=terms.direction, done=done)
 
     def arrive(self, entry: Entry, value: float) -> bool:
         """Whether a trial has come to the end of the generation, and waits there.
@@ -115,11 +137,23 @@ def selected(ranked: Sequence[Entry]) -> tuple[Sequence[Entry], Sequence[Entry]]
     return ranked[: max(1, num)], ranked[len(ranked) - num :]
 
 
+def made_way(entry: Entry, child: Entry) -> str:
+    """Why a trial ended that another takes the place of, in words."""
+    return f"replaced after epoch {entry.epochs} by trial {child.number}, which goes on from {child.parent}"
+
+
+def without_names(reason: str) -> str:
+    """Why a trial ended, the same for all that made way after the same generation."""
+    return _MADE_WAY.sub(r"\1", reason)
+
+
 def vary(
     params: Mapping[str, Any],
     distributions: Mapping[str, "BaseDistribution"],
     config_of: Callable[[dict[str, Any]], TrainConfig],
     rng: random.Random,
+    *,
+    taken: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[dict[str, Any], TrainConfig] | None:
     """Vary those of a trial's parameters that mean a change of changeable settings and of nothing else.
 
@@ -128,13 +162,15 @@ def vary(
         distributions: where those that may be varied are drawn from, by name.
         config_of: the configuration that parameters mean.
         rng: decides.
+        taken: parameters that others go on with from the same trial.
 
     Returns:
-        The varied parameters, and the configuration that they mean; None where nothing can be varied, or the
-        parameters mean no configuration, as the space has become another one.
+        The varied parameters, and the configuration that they mean, which is that of no other; None where nothing
+        (more) can be varied, or the parameters mean no configuration, as the space has become another one.
     """
     try:
         before = config_of(dict(params))
+        others = [config_of(dict(one)) for one in taken]
     except SpaceError:
         return None
     for _ in range(_MAX_DRAWS):
@@ -143,8 +179,8 @@ def vary(
             other = {**params, name: _other(params[name], distributions[name], rng)}
             if is_change(before, other, config_of):
                 varied[name] = other[name]
-        if is_change(before, varied, config_of):
-            return varied, config_of(varied)
+        if is_change(before, varied, config_of) and (after := config_of(varied)) not in others:
+            return varied, after
     return None
 
 

@@ -79,7 +79,9 @@ class Proposals:
         seed = derive_seed(self._terms.seed, "trial", self.space.name, number)
         return self._enter(trial, {**config.to_dict(), "seed": seed})
 
-    def branch(self, number: int, running: Sequence[Entry], *, origin: Entry, rng: random.Random) -> Entry | None:
+    def branch(
+        self, number: int, running: Sequence[Entry], *, origin: Entry, siblings: Sequence[Entry], rng: random.Random
+    ) -> Entry | None:
         """Begin a trial that goes on from another's state with its settings varied; None where they cannot be.
 
         Of the space file nothing is asked but what varied parameters mean, as it may have changed since.
@@ -88,11 +90,13 @@ class Proposals:
             number: of the trial.
             running: trials that run beside it.
             origin: the other.
+            siblings: trials that go on from the same state, from which it is to differ.
             rng: decides how they are varied.
         """
         found = self._study._storage.get_trial(origin.trial_id)
         free = {name: one for name, one in found.distributions.items() if name not in self.sampler.fixed}
-        varied = vary(found.params, free, self.space.config_of, rng)
+        taken = [entry.params for entry in siblings]
+        varied = vary(found.params, free, self.space.config_of, rng, taken=taken)
         if varied is None:
             return None
         params, settings = varied

@@ -15,6 +15,7 @@ from galaxy_models.errors import GalaxyError
 from search.errors import RunError
 from search.journal import JOURNAL, RunJournal, check_size
 from search.options import SearchOptions
+from search.population import generation_ends
 from search.preflight import Plan
 from search.run_dir import SCHEMA_VERSION, describe_search, differences, keep_spaces, load_record, save_record
 from search.rungs import rung_epochs
@@ -147,7 +148,7 @@ class Session:
             "objective": plan.metric,
             "direction": plan.direction,
             "max_epochs": options.max_epochs,
-            "rungs": list(rung_epochs(options.max_epochs)) if options.scheduler in ("asha", "hyperband") else [],
+            "rungs": _rungs(options),
             "num_trials": options.num_trials,
             "time_budget_s": options.time_budget_s,
             "seed": options.seed,
@@ -220,6 +221,13 @@ def check_acceptable(run_dir: Path, record: Mapping[str, Any], now: Mapping[str,
     for name, study in load_studies(run_dir).items():
         if name in plan.spaces:
             check_compatible(study, plan.spaces[name], plan.distributions[name])
+
+
+def _rungs(options: SearchOptions) -> list[int]:
+    """The epochs after which trials are compared; none where that is after no epochs in particular."""
+    if options.scheduler == "pbt":
+        return list(generation_ends(options.max_epochs))
+    return list(rung_epochs(options.max_epochs)) if options.scheduler in ("asha", "hyperband") else []
 
 
 def _end_by(error: BaseException) -> tuple[int, str]:

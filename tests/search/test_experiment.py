@@ -28,10 +28,10 @@ def job(tmp_path: Path) -> Job:
     return Job(options, plan, Places(1, 0.5, 1), tmp_path, Shards(str(tmp_path), "sha256:0"))
 
 
-def leave_state(job: Job) -> Path:
-    """What a worker leaves of the first trial before it tells of an epoch."""
-    path = state_path(job.run_dir, "a", 0)
-    path.parent.mkdir(parents=True)
+def leave_state(job: Job, number: int = 0) -> Path:
+    """What a worker leaves of a trial before it tells of an epoch."""
+    path = state_path(job.run_dir, "a", number)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     return path
 
@@ -62,13 +62,30 @@ def test_a_trial_that_begins_where_another_stands_needs_that_ones_state(job: Job
             ledger.start(key)
             ledger.report(key, epoch(1, value))
     path = leave_state(job)
+    leave_state(job, 1)
     with opened_ledger(population) as ledger:
         child = ledger.start("2")
         assert child is not None
         assert (child.number, child.parent, child.branched_after) == (2, 0, 1)
+    with opened_ledger(population) as ledger:
+        assert [(one.number, one.own_epochs) for one in ledger.accounts["a"].unfinished] == [(2, 0)]
     path.unlink()
     with pytest.raises(RunError, match=r"trial-00000\.pt: no such file"), opened_ledger(population):
         pytest.fail("it was let in")
+
+
+def test_trials_of_a_population_that_wait_for_the_others_need_their_states(job: Job) -> None:
+    population = change(job, scheduler="pbt", num_trials=3)
+    with opened_ledger(population) as ledger:
+        for key, value in (("0", 0.5), ("1", 0.6)):
+            ledger.start(key)
+            ledger.report(key, epoch(1, value))
+    leave_state(job)
+    with pytest.raises(RunError, match=r"trial-00001\.pt: no such file"), opened_ledger(population):
+        pytest.fail("it was let in")
+    leave_state(job, 1)
+    with opened_ledger(population) as ledger:
+        assert ledger.accounts["a"].rests
 
 
 def leave_epoch(job: Job, *, after_s: float) -> None:

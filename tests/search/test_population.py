@@ -10,12 +10,22 @@ from population_places import MIXED, TWO_VALUES, Places, facts, make, record, st
 from two_spaces import CONDITIONAL, FOUR, SPACE, epoch
 
 from galaxy_models.config import TrainConfig
-from search.population import QUANTILE, generation_epochs
+from search.population import QUANTILE, generation_ends, generation_epochs, without_names
 
 
 def test_a_trial_has_nine_generations_at_most() -> None:
     assert [generation_epochs(num) for num in (1, 5, 9, 10, 17, 18, 27, 81)] == [1, 1, 1, 2, 2, 2, 3, 9]
     assert all(-(-num // generation_epochs(num)) <= 9 for num in range(1, 300))
+
+
+@pytest.mark.parametrize("max_epochs", [1, 4, 20])
+def test_trials_begin_where_generations_end(tmp_path: Path, max_epochs: int) -> None:
+    ledger = make(tmp_path, size=4, max_epochs=max_epochs, text=MIXED)
+    places = Places(ledger, 1)
+    while places.step():
+        pass
+    begun = {trial.user_attrs.get("branched_after", 0) for trial in study_of(ledger).get_trials()}
+    assert begun == {0, *generation_ends(max_epochs)}
 
 
 @pytest.mark.parametrize("num_places", [1, 3, 8, 20])
@@ -39,7 +49,9 @@ def test_each_generation_the_worst_quarter_goes_on_from_the_best(tmp_path: Path,
             assert min(trials[number].intermediate_values) == done + 1
         for number in ranked[-2:]:
             assert trials[number].state.name == "PRUNED"
-            assert f"replaced after epoch {done} by trial" in trials[number].user_attrs["reason"]
+            reason = trials[number].user_attrs["reason"]
+            assert f"replaced after epoch {done} by trial" in reason
+            assert without_names(reason) == f"replaced after epoch {done}"
         members = (members - set(ranked[-2:])) | set(children)
     assert {trial.number for trial in trials if trial.state.name == "COMPLETE"} == members
 
@@ -119,7 +131,7 @@ def test_failed_trials_are_replaced_and_a_value_that_is_none_waits_for_the_next(
 
 
 @pytest.mark.parametrize("num_places", [1, 2, 3])
-def test_a_population_of_equals_has_a_smaller_first_generation(tmp_path: Path, num_places: int) -> None:
+def test_a_population_of_which_not_all_can_differ_is_smaller(tmp_path: Path, num_places: int) -> None:
     """Of four configurations six cannot differ: those that repeat one take its result when it ends."""
     ledger = make(tmp_path, size=6, text=FOUR, max_epochs=3)
     places = Places(ledger, num_places)
@@ -128,8 +140,9 @@ def test_a_population_of_equals_has_a_smaller_first_generation(tmp_path: Path, n
     assert ledger.finished
     trials = study_of(ledger).get_trials()
     assert {trial.state.name for trial in trials} == {"COMPLETE", "PRUNED"}
-    # From the second generation on there are as many as were asked for.
-    assert sum(max(trial.intermediate_values) == 3 and "duplicate_of" not in trial.user_attrs for trial in trials) == 6
+    # The best, of which the others are to go on, has one other value to go on with.
+    assert Counter(trial.user_attrs.get("branched_after") for trial in trials) == {None: 6, 1: 1, 2: 1}
+    assert sum(max(trial.intermediate_values) == 3 and "duplicate_of" not in trial.user_attrs for trial in trials) == 4
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 9])
@@ -162,7 +175,7 @@ def test_a_search_cut_at_any_event_ends_as_one_that_was_not(tmp_path: Path, text
 
 
 @pytest.mark.parametrize("text", [MIXED, TWO_VALUES, SPACE])
-def test_no_child_is_its_parent(tmp_path: Path, text: str) -> None:
+def test_no_child_is_its_parent_or_another_child(tmp_path: Path, text: str) -> None:
     ledger = make(tmp_path, size=8, text=text)
     places = Places(ledger, 2)
     while places.step():
@@ -170,6 +183,7 @@ def test_no_child_is_its_parent(tmp_path: Path, text: str) -> None:
     configs = [trial.user_attrs["config"] for trial in study_of(ledger).get_trials()]
     children = [trial for trial in study_of(ledger).get_trials() if trial.user_attrs.get("parent") is not None]
     assert len(children) == 16
+    assert len({repr(trial.user_attrs["config"]) for trial in children}) == 16
     for trial in children:
         parent = configs[trial.user_attrs["parent"]]
         assert trial.user_attrs["config"] != parent

@@ -15,10 +15,12 @@ from galaxy_models.errors import GalaxyError
 from galaxy_models.task import Task
 from search import run_dir as module
 from search.errors import RunError, SearchFault
-from search.options import SearchOptions
+from search.experiment import Job
+from search.options import Places, SearchOptions
 from search.preflight import Plan
 from search.run_dir import RECORD, create_run_dir, load_record, save_record
 from search.session import Session, check_whole, gone_if_refused
+from search.shards import Shards
 
 
 class Bench:
@@ -85,6 +87,27 @@ def test_each_call_is_a_session_with_its_own_seconds(bench: Bench) -> None:
     # New options are kept once a search is described with them.
     assert bench.record["options"]["command"] == "first"
     assert not list(bench.run_dir.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "max_epochs", "rungs"),
+    [
+        ("asha", 27, [1, 3, 9]),
+        ("median", 27, []),
+        ("pbt", 27, [3, 6, 9, 12, 15, 18, 21, 24]),
+        ("pbt", 20, [3, 6, 9, 12, 15, 18]),
+        ("pbt", 4, [1, 2, 3]),
+        ("pbt", 1, []),
+    ],
+)
+def test_the_record_has_the_epochs_after_which_trials_are_compared(
+    bench: Bench, scheduler: str, max_epochs: int, rungs: list[int]
+) -> None:
+    session = bench.begin(scheduler=scheduler, max_epochs=max_epochs)
+    options = replace(bench.options, scheduler=scheduler, max_epochs=max_epochs)
+    job = Job(options, bench.plan, Places(1, 0.5, 1), bench.run_dir, Shards(str(bench.folder), "sha256:0"))
+    session.describe(job, baseline_rmse=None)
+    assert bench.record["rungs"] == rungs
 
 
 def test_the_seconds_of_a_session_that_was_killed_count_with_the_next(bench: Bench) -> None:

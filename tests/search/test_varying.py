@@ -58,6 +58,19 @@ def test_a_fixed_parameter_stays(tmp_path: Path) -> None:
         assert found[0]["lr"] == 0.09
 
 
+def test_what_others_go_on_with_is_not_given_again(tmp_path: Path) -> None:
+    space = write_space(tmp_path, "a", MIXED)
+    distributions = probe_space(space, seed=0, fixed={}).distributions
+    free = {name: distributions[name] for name in ("smoothing", "balance")}
+    params = {"batch": 16, "px": 32, "lr": 0.09, "smoothing": 0.05, "balance": "none", "noise": 0.05}
+    rng, taken = random.Random(0), []  # noqa: S311
+    while (found := vary(params, free, space.config_of, rng, taken=taken)) is not None:
+        taken.append(found[0])
+    # Three values of the one with two of the other, but for the trial's own.
+    assert len(taken) == 5
+    assert len({(one["smoothing"], one["balance"]) for one in (params, *taken)}) == 6
+
+
 @pytest.mark.parametrize(
     ("text", "fixed"),
     [(SPACE.replace("learning_rate=trial.suggest_float", "learning_rate=1e-3, drop_rate=trial.suggest_float"), {}),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # The share of values that fits into a frame; a few first epochs far off would flatten all the rest.
 SHOWN_SHARE = 0.93
+# The share of an axis that the label of an epoch takes.
+LABEL_SHARE = 0.05
 CURVES_KEY = (
     "Thick line: the best trial, its best epoch dotted. Thin coloured lines: other complete trials. Grey lines: trials "
     "stopped early, a circle where; a cross: failed. Dotted verticals: rungs, where trials are compared."
@@ -38,7 +40,7 @@ def progress(findings: Findings) -> Figure | None:
         _name_lines(axes, {trials.backbones.index(name): name for name in paths}, info)
         limits = _limits([value for _, ys in paths.values() for value in ys], info, shown=0.8)
         axes.set(
-            xlabel="Epochs spent, in the order of the trials", ylabel=f"Best validation {metric} so far", ylim=limits
+            xlabel="Epochs spent, in the order of their ends", ylabel=f"Best validation {metric} so far", ylim=limits
         )
         axes.set_xlim(left=0)
         words = [
@@ -59,11 +61,16 @@ def _valid_curves(findings: Findings, backbone: str) -> "pd.DataFrame":
 
 
 def _best_so_far(curves: "pd.DataFrame", info: RunInfo) -> tuple[list[int], list[float]]:
-    """Where the best value changes: epochs spent and value; ends at the last epoch."""
+    """Where the best value changes: epochs spent and value; ends at the last epoch.
+
+    Epochs count in the order in which they ended, as trials train side by side; where nobody took the time down, trial
+    by trial.
+    """
     spent: list[int] = []
     values: list[float] = []
     better = min if info.direction == "min" else max
-    ordered = curves.sort_values(["trial", "epoch"], kind="stable")["value"].tolist()
+    order = [name for name in ("elapsed_s", "trial", "epoch") if name in curves]
+    ordered = curves.sort_values(order)["value"].tolist()
     for count, value in enumerate(ordered, start=1):
         if math.isfinite(value) and (not values or (value != values[-1] and better(value, values[-1]) == value)):
             spent.append(count)
@@ -154,11 +161,21 @@ def _joined(lines: list[Line]) -> tuple[list[float], list[float]]:
 def _epoch_axis(axes: "Axes", info: RunInfo) -> None:
     from matplotlib.ticker import NullLocator
 
-    ticks = sorted({1, *info.rungs, info.max_epochs})
+    ticks = _epoch_ticks(info)
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xlim(0.93, max(info.max_epochs, 2) * 1.07)
+
+
+def _epoch_ticks(info: RunInfo) -> list[int]:
+    """The first epoch, the last, and of the rungs between as many as have room for their labels."""
+    room = LABEL_SHARE * math.log(info.max_epochs)
+    ticks = [1]
+    for rung in info.rungs:
+        if min(math.log(rung / ticks[-1]), math.log(info.max_epochs / rung)) > room:
+            ticks.append(rung)
+    return sorted({*ticks, info.max_epochs})
 
 
 def _limits(values: list[float], info: RunInfo, *, shown: float) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """The trials: which were best, what they chose, how the others ended."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,15 +149,17 @@ def transfer(findings: Findings, backbone: str, found: dict[int, dict[str, list[
 
 def endings(findings: Findings) -> tuple[Table | None, int]:
     """How trials ended and why, most frequent first; and how many rows were left out."""
+    from search.population import without_names
+
     table = findings.own_trials[findings.own_trials["state"].isin(["PRUNED", "FAIL"])]
     found: dict[tuple[str, str, str], list[int]] = {}
     for backbone, state, reason, number in zip(
         *(table[n] for n in ("backbone", "state", "reason", "trial")), strict=True
     ):
-        found.setdefault((backbone, STATES[state], _short(reason)), []).append(number)
+        found.setdefault((backbone, STATES[state], _short(without_names(reason))), []).append(number)
     if not found:
         return None, 0
-    order = sorted(found, key=lambda key: (key[1], findings.order.index(key[0]), -len(found[key]), key[2]))
+    order = sorted(found, key=lambda key: (key[1], findings.order.index(key[0]), -len(found[key]), _natural(key[2])))
     groups = tuple(
         (backbone, ((state, reason, whole(len(numbers)), _some([f"#{number}" for number in numbers])),))
         for backbone, state, reason in order[:MAX_REASONS]
@@ -187,6 +190,11 @@ def reruns(findings: Findings) -> Table | None:
 def _short(reason: str) -> str:
     words = " ".join(reason.split()) or "no reason recorded"
     return words if len(words) <= MAX_REASON_LENGTH else words[: MAX_REASON_LENGTH - 1] + "…"
+
+
+def _natural(words: str) -> list[str | int]:
+    """To sort by: epoch 6 before epoch 12."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", words)]
 
 
 def _some(names: list[str]) -> str:
