@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -199,8 +198,7 @@ def _watch(over: threading.Event, remedy: str) -> None:
         vital |= {child.pid: child for child in psutil.Process().children() if _is_vital(child)}
         dead = [child.pid for child in vital.values() if not _lives(child)]
         if dead and not over.is_set():
-            print(f"error: Ray's process {dead[0]} died, expected it to outlive the search: {remedy}", file=sys.stderr)
-            leave_at_once(1)
+            leave_at_once(1, f"error: Ray's process {dead[0]} died, expected it to outlive the search: {remedy}")
 
 
 def _watch_head(over: threading.Event, remedy: str) -> None:
@@ -216,10 +214,7 @@ def _watch_head(over: threading.Event, remedy: str) -> None:
         except OSError:
             silent_s = time.monotonic() - answered
             if silent_s > _HEAD_PATIENCE_S and not over.is_set():
-                print(
-                    f"error: the cluster's head {host} has not answered for {silent_s:.0f} s: {remedy}", file=sys.stderr
-                )
-                leave_at_once(1)
+                leave_at_once(1, f"error: the cluster's head {host} has not answered for {silent_s:.0f} s: {remedy}")
 
 
 def _is_vital(process: psutil.Process) -> bool:

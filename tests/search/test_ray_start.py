@@ -44,7 +44,7 @@ def test_ctrl_c_while_ray_starts_is_no_death_of_its_processes(tmp_path: Path, mo
     (tmp_path / "raylet").symlink_to(str(shutil.which("sleep")))
     left: list[int] = []
     monkeypatch.setattr(module, "_WATCH_INTERVAL_S", 0.05)
-    monkeypatch.setattr(module, "leave_at_once", left.append)
+    monkeypatch.setattr(module, "leave_at_once", lambda code, words: left.append(code))
 
     def interrupted(**_: Any) -> None:
         child = subprocess.Popen([tmp_path / "raylet", "60"])
