@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -53,20 +52,27 @@ def running_ray(address: str | None, remedy: str) -> Iterator[list[tuple[int, in
         Processors and GPUs of each machine.
     """
     started = local_ray(remedy) if address is None else joined_ray(address, remedy)
-    with ended_by_sigterm(), _heard_ctrl_c() as heard, started as sizes:
+    with ended_by_signals(), _heard_ctrl_c() as heard, started as sizes:
         if heard:
             raise KeyboardInterrupt
         yield sizes
 
 
 @contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, but with code 143, also while Ray starts or ends in it."""
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and the end of a terminal end the block as Ctrl-C does, also while Ray starts or ends in it.
+
+    The code is 143 or 129. What `nohup` ignores stays ignored.
+    """
 
     def leave(number: int, _: object) -> NoReturn:
+        if number == signal.SIGHUP:
+            # It is told twice, by the shell and when the shell ends: the second must not break off an end in order.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, leave)
+    heard = [signal.SIGTERM] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGTERM, signal.SIGHUP]
+    previous = {one: signal.signal(one, leave) for one in heard}
     try:
         yield
     except SystemExit as error:
@@ -75,7 +81,9 @@ def ended_by_sigterm() -> Iterator[None]:
             raise SystemExit(128 + signal.SIGTERM) from None
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for one, handler in previous.items():
+            if signal.getsignal(one) != signal.SIG_IGN:
+                signal.signal(one, handler)
 
 
 @contextlib.contextmanager
@@ -146,14 +154,15 @@ def local_ray(remedy: str) -> Iterator[list[tuple[int, int]]]:
     threading.Thread(target=_watch, args=(over, remedy), daemon=True).start()
     _be_quiet()
     try:
-        ray.init(
-            # Whatever else runs here or is named in the environment.
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_OBJECT_STORE_BYTES,
-        )
+        with _hangup_kept_off():
+            ray.init(
+                # Whatever else runs here or is named in the environment.
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+            )
     except BaseException as error:
         # Ray's processes end with this one after a signal, too, which the watch must not take for their death.
         over.set()
@@ -169,6 +178,19 @@ def local_ray(remedy: str) -> Iterator[list[tuple[int, int]]]:
     finally:
         over.set()
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _hangup_kept_off() -> Iterator[None]:
+    """Start processes that outlive their terminal, as without them this one cannot end in order.
+
+    Ray itself keeps Ctrl-C off them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _be_quiet() -> None:
@@ -199,8 +221,7 @@ def _watch(over: threading.Event, remedy: str) -> None:
         vital |= {child.pid: child for child in psutil.Process().children() if _is_vital(child)}
         dead = [child.pid for child in vital.values() if not _lives(child)]
         if dead and not over.is_set():
-            print(f"error: Ray's process {dead[0]} died, expected it to outlive the search: {remedy}", file=sys.stderr)
-            leave_at_once(1)
+            leave_at_once(1, f"error: Ray's process {dead[0]} died, expected it to outlive the search: {remedy}")
 
 
 def _watch_head(over: threading.Event, remedy: str) -> None:
@@ -216,10 +237,7 @@ def _watch_head(over: threading.Event, remedy: str) -> None:
         except OSError:
             silent_s = time.monotonic() - answered
             if silent_s > _HEAD_PATIENCE_S and not over.is_set():
-                print(
-                    f"error: the cluster's head {host} has not answered for {silent_s:.0f} s: {remedy}", file=sys.stderr
-                )
-                leave_at_once(1)
+                leave_at_once(1, f"error: the cluster's head {host} has not answered for {silent_s:.0f} s: {remedy}")
 
 
 def _is_vital(process: psutil.Process) -> bool:

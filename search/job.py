@@ -10,7 +10,7 @@ from rich.console import Console
 
 from galaxy_models.errors import GalaxyError
 from search import opening
-from search.cluster import ended_by_sigterm, running_ray
+from search.cluster import ended_by_signals, running_ray
 from search.errors import RunError, SearchFault
 from search.experiment import TENSORBOARD, Ended, Job, more_of, opened_ledger, run_experiment, spent_before, waiter
 from search.final import best_configs, plan_finals, retrain_finalists
@@ -36,14 +36,15 @@ def run_search(options: SearchOptions) -> int:
     """Run a search from its options to its report, or go on with one.
 
     Returns:
-        0; 130 or 143 when Ctrl-C or SIGTERM ended it early, the report of what there is being written all the same.
+        0; 129, 130 or 143 when the end of its terminal, Ctrl-C or SIGTERM ended it early, the report of what there is
+        being written all the same.
 
     Raises:
         GalaxyError: something the user can mend, found before the first trial or in one.
         SearchFault: no trial ended with a value, or a space or a final evaluation failed; the report is written first.
     """
     console = Console()
-    with ended_by_sigterm(), ExitStack() as stack:
+    with ended_by_signals(), ExitStack() as stack:
         if options.resume is not None:
             stack.enter_context(RunLock(options.resume))
         plan = make_plan(options, console)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -131,13 +130,11 @@ def mirrored(root: str | None, run_dir: Path, say: Callable[[str], None]) -> Ite
 
 def _leave(words: str) -> None:
     """End this process: whatever it and its workers would write on is another's."""
-    print(
+    leave_at_once(
+        1,
         f"error: {words}, expected no other search in it: this one was silent for too long and ends here; go on from "
         "there, when that one has ended",
-        file=sys.stderr,
-        flush=True,
     )
-    leave_at_once(1)
 
 
 def _bring_checkpoints(storage: Storage, run_dir: Path) -> None:

@@ -12,7 +12,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a search from its command line.
 
     Returns:
-        0; 2 for a user's mistake; 1 for a fault that is nobody's; 130 or 143 after Ctrl-C or SIGTERM.
+        0; 2 for a user's mistake; 1 for a fault that is nobody's; 129, 130 or 143 after
+        the end of its terminal, Ctrl-C or SIGTERM.
     """
     words = sys.argv[1:] if arguments is None else arguments
 

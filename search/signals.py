@@ -3,11 +3,14 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any, cast
 
 import psutil
 from rich.console import Console
+
+from search.output import LastingOutput, let_go_of_dead_output
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -17,15 +20,23 @@ def collected_signals(console: Console) -> Iterator[list[int]]:
     """Collect the first Ctrl-C, SIGTERM or SIGHUP in a list; a second kills this process and all that it started.
 
     Nothing is lost by the second one: what is recorded is recorded, and the run can be resumed. The end of a terminal
-    is nothing to a search that was started to ignore it, by `nohup`.
+    is nothing to a search that was started to ignore it, by `nohup`, and no second signal: it is told twice, by the
+    shell and when the shell ends.
+
+    Args:
+        console: what it prints from now on may fail to be read.
     """
     received: list[int] = []
     previous: dict[signal.Signals, Any] = {}
+    console.file = cast("IO[str]", LastingOutput(console.file, received))
 
     def note(number: int, _: object) -> None:
+        if received and number == signal.SIGHUP:
+            return
         if received:
             leave_at_once(128 + number)
         received.append(number)
+        let_go_of_dead_output()
         console.print("stopping: the report follows; a second signal leaves at once")
 
     for one in _SIGNALS:
@@ -38,8 +49,11 @@ def collected_signals(console: Console) -> Iterator[list[int]]:
             signal.signal(one, handler)
 
 
-def leave_at_once(exit_code: int) -> None:
-    """End this process and every process that it started, without another word."""
+def leave_at_once(exit_code: int, last_words: str = "") -> None:
+    """End this process and every process that it started, with a word on standard error if it takes one."""
+    with contextlib.suppress(OSError):
+        if last_words:
+            print(last_words, file=sys.stderr, flush=True)
     # Ray's own processes would outlive a driver by some seconds.
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):

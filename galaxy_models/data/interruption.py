@@ -13,11 +13,14 @@ def end_by_signals() -> None:
     """From now on the first signal ends this process by an exception, so that what is unfinished is removed.
 
     A second one ends it without another word: a wait for worker processes that an exception breaks off may never end.
+    The end of a terminal is no second one: it is told twice, by the shell and when the shell ends.
     A signal that this process was started to ignore, by `nohup` or in a shell script's background, is ignored still.
     """
     received: list[int] = []
 
     def end(number: int, _: object) -> None:
+        if received and number == signal.SIGHUP:
+            return
         if received:
             os._exit(128 + number)  # worker processes see it, and end too
         received.append(number)
@@ -42,6 +45,8 @@ def signals_held() -> Iterator[None]:
     held: list[int] = []
 
     def hold(number: int, _: object) -> None:
+        if held and number == signal.SIGHUP:
+            return
         held.append(number)
         if len(held) > 1:
             hand_on()

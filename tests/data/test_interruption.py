@@ -91,6 +91,31 @@ def test_the_second_signal_ends_the_process_at_once(held: bool, monkeypatch: pyt
     assert codes[:1] == [128 + signal.SIGTERM]
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_the_end_of_a_terminal_is_told_twice_and_is_no_second_signal(
+    held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    tidied: list[str] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    end_by_signals()
+
+    def hung_up() -> None:
+        try:
+            with signals_held() if held else contextlib.nullcontext():
+                signal.raise_signal(signal.SIGHUP)
+                signal.raise_signal(signal.SIGHUP)
+                assert held, "the block went on"
+                tidied.append("the block")
+        finally:
+            signal.raise_signal(signal.SIGHUP)
+            tidied.append("what was unfinished")
+
+    with pytest.raises(SystemExit, match=r"^129$"):
+        hung_up()
+    assert (codes, tidied) == ([], ["the block"] * held + ["what was unfinished"])
+
+
 @pytest.mark.parametrize("number", ENDINGS)
 def test_a_signal_that_is_ignored_from_the_start_stays_ignored(number: int, heard_signals: list[int]) -> None:
     signal.signal(number, signal.SIG_IGN)

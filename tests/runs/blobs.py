@@ -128,13 +128,17 @@ class Scales:
         return sizes
 
 
-def start(folder: Path, *words: str, module: str = "search.run", **environment: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *words: str, module: str = "search.run", terminal: int | None = None, **environment: str
+) -> subprocess.Popen[str]:
+    """A process group of its own, if it writes on a terminal, as a shell makes one."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *words],
         cwd=folder,
         text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE if terminal is None else terminal,
+        stderr=subprocess.PIPE if terminal is None else terminal,
+        start_new_session=terminal is not None,
         env={**os.environ, "COLUMNS": "200", **environment},
     )
 

@@ -1,11 +1,13 @@
-"""Ctrl-C and SIGTERM: the first ends a search in order, the second at once; no process of ours is left."""
+"""Ctrl-C, SIGTERM, a terminal's end: the first ends a search in order, the second at once; no process is left."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,17 @@ from search.status import main as tell_status
 from search.study import load_studies
 
 
-def start_and_wait(survey: Path, folder: Path, *words: str) -> "subprocess.Popen[str]":
-    """A search that has begun to train."""
+def start_and_wait(
+    survey: Path, folder: Path, *words: str, terminal: int | None = None, read: Callable[[], object] = lambda: None
+) -> "subprocess.Popen[str]":
+    """A search that has begun to train, and whose terminal, if it has one, is read meanwhile."""
     (folder / "one.py").write_text(SPACE)
-    process = start(folder, "--space", "one.py", "--data", str(survey), "--name", "cut", "--num-trials", "500", *words)
+    words = ("--space", "one.py", "--data", str(survey), "--name", "cut", "--num-trials", "500", *words)
+    process = start(folder, *words, terminal=terminal)
     journal = folder / "runs" / "cut" / "study.journal"
     deadline = time.monotonic() + 100
     while not (journal.is_file() and b"epoch:1" in journal.read_bytes()):
+        read()
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -69,9 +75,14 @@ def interrupt(survey: Path, folder: Path, number: signal.Signals, *words: str) -
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number, err
+    assert "report: " in out
+    check_end(folder, ours, number)
+
+
+def check_end(folder: Path, ours: set[int], number: signal.Signals) -> None:
+    """A report is there, and none of our processes; the record of the run says how it ended."""
     page = (folder / "runs" / "cut" / "report" / "report.md").read_text()
     assert "The search ended before its last trial: interrupted." in page
-    assert "report: " in out
     assert wait_until_gone(ours, 10) == set()
     after = status(folder)
     assert (after["state"], after["reason"], after["exit_code"]) == ("ended", "interrupted", 128 + number)
@@ -84,6 +95,30 @@ def interrupt(survey: Path, folder: Path, number: signal.Signals, *words: str) -
 
 def test_ctrl_c_ends_with_a_report_and_no_process_left(survey: Path, tmp_path: Path) -> None:
     interrupt(survey, tmp_path, signal.SIGINT)
+
+
+def test_the_end_of_a_terminal_ends_with_a_report_and_no_process_left(survey: Path, tmp_path: Path) -> None:
+    screen, terminal = os.openpty()
+    os.set_blocking(screen, False)
+    shown = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(BlockingIOError):
+            shown.extend(os.read(screen, 2**16))
+
+    process = start_and_wait(survey, tmp_path, "--max-concurrent", "1", terminal=terminal, read=read)
+    os.close(terminal)
+    ours = descendants(process.pid)
+    assert len(ours) > 3
+    assert b"machine  1 trials at a time" in shown
+    os.close(screen)
+    # The shell tells it to all of the group, and when the shell ends they are told again.
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGHUP)
+        time.sleep(0.2)
+    process.wait(timeout=120)
+    assert process.returncode == 128 + signal.SIGHUP
+    check_end(tmp_path, ours, signal.SIGHUP)
 
 
 def test_after_sigterm_the_final_training_is_still_to_be_had(

@@ -78,6 +78,21 @@ def test_the_end_of_a_terminal_is_nothing_to_a_search_that_ignores_it() -> None:
     assert process.returncode == 128 + signal.SIGTERM
 
 
+def test_the_end_of_a_terminal_is_told_twice_and_is_no_second_signal() -> None:
+    process = subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True)
+    out = process.stdout
+    assert out is not None
+    for _ in range(2):
+        int(out.readline())
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGHUP):
+        process.send_signal(number)
+        time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
 def test_handlers_are_put_back(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
