@@ -111,7 +111,9 @@ class Pulse:
             words = " ".join(str(error).split())
             raise UnheardError(f"the cluster's head does not answer: {words:.300}") from None
         if replaced:
-            print("another worker took the place of this one, which ends", file=sys.stderr, flush=True)
+            # It ends, though the disk of its log be full.
+            with contextlib.suppress(OSError):
+                print("another worker took the place of this one, which ends", file=sys.stderr, flush=True)
             os._exit(1)
 
     def close(self) -> None:
