@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from galaxy_models.errors import GalaxyError, MachineError
 
 EXIT_INTERRUPTED = 130
+_STANDARD_STREAMS = (1, 2)
 # What a machine may answer that is no bug of ours, and what helps.
 _REMEDIES = {
     errno.ENOSPC: "free some room or choose another place",
@@ -66,3 +68,20 @@ def run_command(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def let_go_of_dead_output() -> bool:
+    """Put the null device in place of standard output and standard error where nobody is left to read them.
+
+    Returns:
+        Whether one of them was so.
+    """
+    poll = select.poll()
+    for number in _STANDARD_STREAMS:
+        poll.register(number, 0)  # a hang-up is told unasked
+    dead = [number for number, events in poll.poll(0) if events & (select.POLLHUP | select.POLLERR)]
+    for number in dead:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
+        os.close(null)
+    return bool(dead)

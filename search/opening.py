@@ -33,6 +33,7 @@ def lines(job: Job, ledger: Ledger) -> list[str]:
         for space, values in plan.fixed.items()
         if values
     ]
+    at_a_time = f"{places.max_concurrent} trial{'s' if places.max_concurrent > 1 else ''} at a time"
     gpus = f" and {places.gpus_per_trial:g} GPU" if places.gpus_per_trial else ""
     together = f" in {places.processes} processes" if places.processes > 1 else ""
     return [
@@ -44,7 +45,7 @@ def lines(job: Job, ledger: Ledger) -> list[str]:
         f"sampler  {_sampler(options.sampler, options.scheduler)}",
         f"stopping {_stopping(options.scheduler, options.max_epochs)}",
         *fixed,
-        f"machine  {places.max_concurrent} trials at a time, each on {places.cpus_per_trial} CPU{gpus}{together}",
+        f"machine  {at_a_time}, each on {places.cpus_per_trial} CPU{gpus}{together}",
         f"watch    tensorboard --logdir {job.run_dir / TENSORBOARD}",
     ]
 

@@ -1,32 +1,16 @@
 """What a search says, whose terminal or reader may be gone before it ends."""
 
-import os
-import select
 from collections.abc import Sequence
 from typing import IO
 
-_STANDARD_STREAMS = (1, 2)
-
-
-def let_go_of_dead_output() -> bool:
-    """Put the null device in place of standard output and standard error where nobody is left to read them.
-
-    Returns:
-        Whether one of them was so.
-    """
-    poll = select.poll()
-    for number in _STANDARD_STREAMS:
-        poll.register(number, 0)  # a hang-up is told unasked
-    dead = [number for number, events in poll.poll(0) if events & (select.POLLHUP | select.POLLERR)]
-    for number in dead:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, number)
-        os.close(null)
-    return bool(dead)
+from galaxy_models.cli import let_go_of_dead_output
+from search.errors import FULL_DISK
 
 
 class LastingOutput:
     """Standard output that a search outlives: words for a terminal that is gone are lost, and nothing else is.
+
+    Those for a log on a full disk wait until there is room.
 
     A reader that left, as `head` does, still ends a search, but not one that a signal ends: Ctrl-C and the end of a
     terminal reach `tee`, too.
@@ -50,6 +34,8 @@ class LastingOutput:
             self._stream.write(text)
             self._stream.flush()
         except OSError as error:
+            if error.errno in FULL_DISK:
+                return len(text)  # the stream keeps it and tries again with what comes next
             if isinstance(error, BrokenPipeError) and not self._received:
                 raise
             if not let_go_of_dead_output():

@@ -10,7 +10,8 @@ from typing import IO, Any, cast
 import psutil
 from rich.console import Console
 
-from search.output import LastingOutput, let_go_of_dead_output
+from galaxy_models.cli import let_go_of_dead_output
+from search.output import LastingOutput
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -71,7 +71,7 @@ class Space:
             config = self.suggest(trial)
         except GalaxyError as error:
             raise SpaceError(f"{self.path}: space() made a wrong configuration: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SpaceError(f"{self.path}: {_where(error, self.path)}: mend space() and run again") from error
         if not isinstance(config, TrainConfig):
             raise SpaceError(f"{self.path}: space() returned {config!r:.200}, expected a TrainConfig: return one")
@@ -91,7 +91,7 @@ class Space:
         return self.config(optuna.trial.FixedTrial(dict(params)))  # type: ignore[arg-type]
 
 
-def _where(error: Exception, path: Path) -> str:
+def _where(error: BaseException, path: Path) -> str:
     lines = [
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.resolve())
     ]
@@ -145,7 +145,7 @@ def _load_module(path: Path) -> ModuleType:
         _UncachedLoader(name, str(path)).exec_module(module)
     except SyntaxError as error:
         raise SpaceError(f"{path}: line {error.lineno or 1}: {error.msg}: mend the syntax") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpaceError(f"{path}: cannot be loaded: {_where(error, path)}") from error
     return module
 

@@ -230,14 +230,18 @@ def _repeated_names(findings: Findings) -> list[str]:
 
 
 def _too_few(findings: Findings) -> list[str]:
-    table = findings.own_trials
+    # A trial of a population that goes on from another is no configuration of its own.
+    table = findings.own_trials[findings.own_trials["branched_from"].isna()]
     ended = table[table["state"].isin(["COMPLETE", "PRUNED"])]["backbone"].value_counts()
     few = [f"{name} ({ended.get(name, 0)})" for name in findings.trials.backbones if ended.get(name, 0) < FEW_TRIALS]
     if not few:
         return []
+    why = "at least half are the hand-picked start or random draws"
+    if findings.info.scheduler == "pbt":
+        why = "a population begins with few of a space's configurations"
     return [
-        f"Too few trials to call the tuning done: {listed(tuple(few))}. Below {FEW_TRIALS}, at least half are "
-        "the hand-picked start or random draws, and a backbone with more parameters to tune is held back more."
+        f"Too few trials to call the tuning done: {listed(tuple(few))}. Below {FEW_TRIALS}, {why}, and a backbone with "
+        "more parameters to tune is held back more."
     ]
 
 

@@ -205,7 +205,7 @@ def test_a_trial_in_two_processes_lies_on_two_hosts(story: Story) -> None:
     )
     log = story.folder / "wide.log"
     assert story.machines.begin(command, log).wait(timeout=250) == 0, log.read_text()
-    assert "1 trials at a time, each on 2 CPU" in log.read_text()
+    assert "1 trial at a time, each on 2 CPU" in log.read_text()
     folder = story.folder / "wide"
     fetch_run(Storage(f"{ROOT}/wide"), folder)
     assert all(one.state.is_finished() for one in load_studies(folder)["one"].get_trials())

@@ -125,3 +125,31 @@ def test_a_signal_that_is_ignored_from_the_start_stays_ignored(number: int, hear
         signal.raise_signal(number)
     assert signal.getsignal(number) == signal.SIG_IGN
     assert heard_signals == []
+
+
+CONVERSION = """
+import os, time
+from galaxy_models.data.interruption import end_by_signals
+from galaxy_models.data.progress import Progress
+
+end_by_signals()
+with Progress().counting(100) as advance:
+    os.write(1, b"ready\\n")
+    while True:
+        advance()
+        time.sleep(0.01)
+"""
+
+
+def test_a_progress_bar_on_a_terminal_that_is_gone_keeps_the_exit_code() -> None:
+    screen, terminal = os.openpty()
+    with subprocess.Popen([sys.executable, "-c", CONVERSION], stdout=subprocess.PIPE, stderr=terminal) as process:
+        os.close(terminal)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        os.close(screen)
+        process.send_signal(signal.SIGHUP)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+        process.kill()
+        assert process.wait() == 128 + signal.SIGHUP

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from report_samples import make_findings, make_study, make_trial
 
 from galaxy_models.task import Task
+from search.entry import PARENT
 from search.report.findings import Findings
 from search.report.verdict import answer, cautions
 
@@ -153,3 +154,12 @@ def test_small_splits_and_absent_classes_are_said(tmp_path: Path) -> None:
     assert "Only 2 of the galaxies chose the trials" in text
     assert "No edge_on is among the galaxies that chose the trials" in text
     assert "gave the final scores" not in text
+
+
+def test_of_a_population_only_what_begins_from_scratch_counts_as_tuning(tmp_path: Path) -> None:
+    drawn = [make_trial([0.9, 0.5]) for _ in range(19)]
+    branched = [make_trial([0.9, 0.5], **{PARENT: 0}) for _ in range(19)]
+    text = " ".join(cautions(make_findings(tmp_path, [make_study("a", drawn + branched)], scheduler="pbt")))
+    assert "Too few trials to call the tuning done: a (19). Below 20, a population begins with few" in text
+    enough = make_study("a", [*drawn, make_trial([0.9, 0.5]), *branched])
+    assert "Too few trials" not in " ".join(cautions(make_findings(tmp_path, [enough], scheduler="pbt")))

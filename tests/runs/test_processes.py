@@ -59,7 +59,7 @@ def test_a_search_in_two_processes_a_trial_outlives_their_deaths(survey: Path, t
 
     code, out, err = run(tmp_path, "--resume", "runs/two")
     assert code == 0, err
-    assert "1 trials at a time, each on 2 CPU in 2 processes" in out
+    assert "1 trial at a time, each on 2 CPU in 2 processes" in out
     trials = load_studies(tmp_path / "runs" / "two")["one"].get_trials()
     states = Counter(one.state for one in trials)
     assert states[TrialState.FAIL] == 1

@@ -110,7 +110,7 @@ def test_the_end_of_a_terminal_ends_with_a_report_and_no_process_left(survey: Pa
     os.close(terminal)
     ours = descendants(process.pid)
     assert len(ours) > 3
-    assert b"machine  1 trials at a time" in shown
+    assert b"machine  1 trial at a time" in shown
     os.close(screen)
     # The shell tells it to all of the group, and when the shell ends they are told again.
     for _ in range(2):

@@ -1,5 +1,6 @@
 """A search whose terminal is gone, or whose reader left, says what it has to say to nobody, and ends in order."""
 
+import errno
 import io
 import os
 import signal
@@ -106,11 +107,16 @@ def test_a_reader_that_leaves_unasked_ends_a_search_as_ever(tmp_path: Path) -> N
     assert not (tmp_path / "end").exists()
 
 
-def test_a_full_disk_is_told() -> None:
-    with Path("/dev/full").open("wb", buffering=0) as full:
-        output = LastingOutput(io.TextIOWrapper(full, write_through=True), [signal.SIGTERM])
-        with pytest.raises(OSError, match="No space left"):
-            output.write("words")
+class SmallLog(io.StringIO):
+    """A log that may grow no further, which no waiting mends."""
+
+    def flush(self) -> None:
+        raise OSError(errno.EFBIG, "File too large")
+
+
+def test_a_log_that_can_never_be_written_is_told() -> None:
+    with pytest.raises(OSError, match="File too large"):
+        LastingOutput(SmallLog(), [signal.SIGTERM]).write("words")
 
 
 # Ends in a thread of its own, as the watches do, when nobody reads standard error.
@@ -157,3 +163,22 @@ def test_who_ends_a_search_at_once_does_so_whether_its_words_are_read_or_not(
         assert read_line(readers).decode().startswith(words)
     os.close(readers)
     assert process.wait(timeout=15) == 1
+
+
+class FullLog(io.StringIO):
+    """A log whose disk has no room for a while."""
+
+    room = False
+
+    def flush(self) -> None:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_words_for_a_log_on_a_full_disk_wait_until_there_is_room() -> None:
+    log = FullLog()
+    lasting = LastingOutput(log, [])
+    assert lasting.write("the disk is full: the search waits for room\n") == 44
+    log.room = True
+    lasting.write("it goes on\n")
+    assert log.getvalue() == "the disk is full: the search waits for room\nit goes on\n"

@@ -88,6 +88,8 @@ def test_what_was_named_without_weights_runs_with_any(tmp_path: Path) -> None:
         ("# coding: nonsense\n", r"mine\.py: line 1: unknown encoding: nonsense"),
         ("x = 1\n", "defines no function 'space'"),
         ("space = 3\n", "defines no function 'space'"),
+        ("raise SystemExit\n", r"line 1: SystemExit"),
+        ("def space(trial):\n    exit(3)\n", r"line 2: SystemExit: 3"),
         ("import no_such_module_here\n", r"line 1: ModuleNotFoundError"),
         ("def space(trial):\n    return {'lr': 1}\n", "returned {'lr': 1}, expected a TrainConfig"),
         ("def space(trial):\n    return 1 / 0\n", r"line 2: ZeroDivisionError"),
@@ -170,6 +172,8 @@ def test_a_network_with_weights_of_its_own_may_enlarge_a_survey(tmp_path: Path) 
     text = WEIGHTS.replace("    lr =", "    px = trial.suggest_categorical('image_px', [None, 128])\n    lr =")
     free = probe_space(load_space(write(tmp_path, text)), seed=0, fixed={})
     assert fixed_parameters(free, {}, survey_of("classes", px=64)) == {}
+    random = {"weights": "none"}
+    assert fixed_parameters(free, random, survey_of("classes", px=128)) == {**random, "image_px": None}
 
 
 def test_the_custom_network_never_enlarges_a_survey() -> None:
