@@ -45,6 +45,7 @@ class Account:
         study: its study.
         terms: what it was given.
         started: trials started, not counted those that run one again to the full length or go on from one.
+        num_branches: trials that go on from one of their population.
         counts: ended trials by outcome.
         live: trials that have not ended, by number.
         unfinished: of those, the ones that are to go on and that nobody runs yet: an earlier session left them behind,
@@ -71,7 +72,7 @@ class Account:
         self._followers: dict[int, list[Entry]] = {}
         self._micro_batches: dict[int | None, int] = {}
         self._population = Population.of(terms, study.user_attrs) if terms.population else None
-        self._num_branches = 0
+        self.num_branches = 0
         self.started = 0
         self.counts: Counter[str] = Counter()
         self.live: dict[int, Entry] = {}
@@ -150,7 +151,7 @@ class Account:
     @property
     def num_trials(self) -> int:
         """Trials of the study so far."""
-        return self.started + self._ranking.num_reruns + self._num_branches
+        return self.started + self._ranking.num_reruns + self.num_branches
 
     def promotion(self) -> Entry | None:
         """See `Ranking`."""
@@ -199,7 +200,7 @@ class Account:
         entry.rerun_of = attrs.get(FINALIST_OF, attrs.get(PROMOTED_FROM))
         self.live[entry.number] = entry
         self._ranking.note_start(entry)
-        self._num_branches += entry.parent is not None
+        self.num_branches += entry.parent is not None
         if not entry.is_extra:
             self.started += 1
             if DUPLICATE_OF not in attrs and attrs.get(WAITS_FOR) is None:

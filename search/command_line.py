@@ -82,7 +82,7 @@ def _add_bounds(group: Any) -> None:
 def _add_search(group: Any) -> None:
     add = group.add_argument
     add("--sampler", choices=SAMPLERS, help="what proposes configurations (default tpe)")
-    add("--scheduler", choices=SCHEDULERS, help="what stops trials early (default asha)")
+    add("--scheduler", choices=SCHEDULERS, help="what stops trials early (default asha); pbt trains a population")
     add("--share", choices=SHARES, help="equal: every space alike (default); race: the worse half drops out by rounds")
     add("--min-complete", type=positive_int, metavar="N", help="full trials before a space leaves a race (default 2)")
     add("--finalists", type=positive_int, metavar="N", help="best trials that must be run in full (default 1)")

@@ -26,6 +26,7 @@ from search.journal import JOURNAL, RunJournal
 from search.lean import LeanGenerator, LeanRecords, pack_alike
 from search.ledger import Ledger, Limits
 from search.live import LiveFile
+from search.live_file import load_live
 from search.mirror import Mirror
 from search.monitor import Monitor
 from search.nodes import node_sizes, this_software
@@ -221,8 +222,8 @@ def make_ledger(job: Job, storage: Any, commit: Callable[..., None]) -> Ledger:
             distributions=plan.distributions[name],
         )
         accounts[name] = Account(space, study, sampler, terms)
-    # Of a session that was killed nobody took down its end: it counts up to its last epoch.
-    before_s, start = max(job.before_s, _last_epoch_s(accounts)), time.monotonic()
+    # Of a session that was killed nobody took down its end: it counts up to its last epoch, or sign of life.
+    before_s, start = max(job.before_s, _last_epoch_s(accounts), _last_sign_s(job.run_dir)), time.monotonic()
     return Ledger(
         accounts,
         limits,
@@ -243,6 +244,15 @@ def _last_epoch_s(accounts: dict[str, Account]) -> float:
         ),
         default=0.0,
     )
+
+
+def _last_sign_s(run_dir: Path) -> float:
+    """Seconds that the search had run when its driver gave its last sign of life."""
+    try:
+        live = load_live(run_dir)
+    except RunError:
+        return 0.0  # nothing of a search depends on that file
+    return live.elapsed_s if live else 0.0
 
 
 def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequence[int]) -> Ended:

@@ -132,7 +132,7 @@ class Monitor(Callback):
                 (f"{leader.best_value:.4f}", str(leader.best_epoch), str(leader.number)) if leader else ("-", "-", "-")
             )
             states = [str(running[name]), *(str(counts[key]) for key in ("stopped", "complete", "failed"))]
-            table.add_row(Text(name), *states, str(ledger.limits.num_trials), *best)
+            table.add_row(Text(name), *states, str(ledger.limits.num_trials + account.num_branches), *best)
         remaining = None if self._over else self.remaining_s()
         left = "" if remaining is None else f", about {clock(remaining)} left"
         return Group(table, Text(f"elapsed {clock(self.elapsed_s)}{left}{self._cluster()}", style="dim"))

@@ -36,7 +36,7 @@ _MAX_DRAWS = 20
 RESAMPLED = 0.25
 FACTORS = (0.8, 1.2)
 # What `made_way` says.
-_MADE_WAY = re.compile(r"^(replaced after epoch \d+) by trial \d+, which goes on from \d+$")
+_MADE_WAY = re.compile(r"^replaced after epoch \d+ by trial \d+, which goes on from \d+$")
 
 
 def generation_epochs(max_epochs: int) -> int:
@@ -143,8 +143,8 @@ def made_way(entry: Entry, child: Entry) -> str:
 
 
 def without_names(reason: str) -> str:
-    """Why a trial ended, the same for all that made way after the same generation."""
-    return _MADE_WAY.sub(r"\1", reason)
+    """Why a trial ended, the same for all that made way to others of their population."""
+    return _MADE_WAY.sub("replaced at the end of a generation", reason)
 
 
 def vary(

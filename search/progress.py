@@ -33,14 +33,17 @@ class Backbone:
     Attributes:
         name: the space's name.
         running: trials that have not ended; nobody runs them if the search is not alive.
+        waiting: of a population, those that wait for the others at a generation's end, and are not running.
         stopped, done, failed: ended trials by outcome.
-        of: trials that it gets, those run again to the full length not counted.
+        of: trials that it gets, those run again to the full length not counted; of a population those that went on
+            from others so far, too.
         best: the best value so far; None before the first.
         best_epoch, best_trial: where it was reached.
     """
 
     name: str
     running: int
+    waiting: int
     stopped: int
     done: int
     failed: int
@@ -171,7 +174,10 @@ def _progress(
         reason=str(session["reason"]),
         exit_code=session["exit_code"],
         objective=objective,
-        backbones=tuple(_backbone(name, each, options, record) for name, each in entries.items()),
+        backbones=tuple(
+            _backbone(name, each, options, record, live if state == "searching" else None)
+            for name, each in entries.items()
+        ),
         live=live,
         training_share=_training_share(live, epochs) if live else None,
         spent=spent,
@@ -206,8 +212,13 @@ def _entries(name: str, study: "optuna.Study", objective: str, direction: Any) -
     return [read_entry(name, trial, objective=objective, direction=direction) for trial in trials]
 
 
-def _backbone(name: str, entries: Sequence[Entry], options: SearchOptions, record: Mapping[str, Any]) -> Backbone:
+def _backbone(
+    name: str, entries: Sequence[Entry], options: SearchOptions, record: Mapping[str, Any], live: Live | None
+) -> Backbone:
     counts = Counter(one.outcome for one in entries)
+    waiting = 0
+    if live is not None and options.scheduler == "pbt":
+        waiting = max(0, counts[None] - sum(one.backbone == name for one in live.running))
     leader = None
     # As the search judges them: a trial that failed may have led while it ran, but not after.
     for one in (one for one in entries if one.outcome != "failed" and one.best_epoch):
@@ -215,11 +226,12 @@ def _backbone(name: str, entries: Sequence[Entry], options: SearchOptions, recor
             leader = one
     return Backbone(
         name=name,
-        running=counts[None],
+        running=counts[None] - waiting,
+        waiting=waiting,
         stopped=counts["stopped"],
         done=counts["complete"],
         failed=counts["failed"],
-        of=options.num_trials,
+        of=options.num_trials + sum(one.parent is not None for one in entries),
         best=leader.best_value if leader else None,
         best_epoch=leader.best_epoch if leader else None,
         best_trial=leader.number if leader else None,

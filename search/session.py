@@ -121,13 +121,14 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take down why the session ended before it was described; the rest of the record is as it was."""
-        if error is None or self._described:
+        """Take down why the session ended without a word of its own; the rest of the record is as it was."""
+        session = self._record["sessions"][-1]
+        if error is None or session["ended"]:
             return
         code, words = _end_by(error)
-        self._record["sessions"][-1] |= {
-            "ended": _now(), "elapsed_s": 0.0, "reason": f"did not begin: {words:.300}", "exit_code": code,
-        }  # fmt: skip
+        # One that began counts up to its last sign of life, as one that was killed.
+        how, elapsed_s = ("broke off", None) if self._described else ("did not begin", 0.0)
+        session |= {"ended": _now(), "elapsed_s": elapsed_s, "reason": f"{how}: {words:.300}", "exit_code": code}
         # On a full disk the session stays open, as one that was killed.
         with contextlib.suppress(OSError):
             self._save(tell=not (_is_refusal(error) and len(self._record["sessions"]) == 1))

@@ -98,12 +98,13 @@ def _table(progress: "Progress") -> "Table":
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     alive = progress.state in ("preparing", "searching")
-    titles = ("running" if alive else "left", "stopped", "done", "failed", "of", "best", "epoch", "trial")
+    waits = any(one.waiting for one in progress.backbones)
+    titles = ["running" if alive else "left", *["waiting"] * waits, "stopped", "done", "failed", "of"]
     table.add_column("backbone", overflow="fold")
-    for title in titles:
+    for title in [*titles, "best", "epoch", "trial"]:
         table.add_column(title, justify="right")
     for one in progress.backbones:
-        counts = (str(number) for number in (one.running, one.stopped, one.done, one.failed, one.of))
+        counts = map(str, (one.running, *[one.waiting] * waits, one.stopped, one.done, one.failed, one.of))
         best = ("-",) * 3 if one.best is None else (f"{one.best:.4f}", str(one.best_epoch), str(one.best_trial))
         table.add_row(Text(one.name), *counts, *best)
     return table

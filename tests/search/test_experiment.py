@@ -10,6 +10,7 @@ from two_spaces import epoch, write_space
 from search.errors import RunError
 from search.experiment import Job, more_of, opened_ledger, spent_before
 from search.files import state_path
+from search.live_file import LIVE, Live, save_live
 from search.options import Places, SearchOptions
 from search.preflight import Plan
 from search.shards import Shards
@@ -55,12 +56,17 @@ def test_the_ledger_has_what_was_asked_for_and_its_study_is_on_the_disk(job: Job
         assert [one.user_attrs["survey_digest"] for one in trials] == ["sha256:0"] * 2
 
 
-def test_a_trial_that_begins_where_another_stands_needs_that_ones_state(job: Job) -> None:
-    population = change(job, scheduler="pbt", num_trials=2)
-    with opened_ledger(population) as ledger:
+def leave_two_epochs(job: Job) -> None:
+    """What a session leaves that told of an epoch of two trials, the first of which is the better one."""
+    with opened_ledger(job) as ledger:
         for key, value in (("0", 0.5), ("1", 0.6)):
             ledger.start(key)
             ledger.report(key, epoch(1, value))
+
+
+def test_a_trial_that_begins_where_another_stands_needs_that_ones_state(job: Job) -> None:
+    population = change(job, scheduler="pbt", num_trials=2)
+    leave_two_epochs(population)
     path = leave_state(job)
     leave_state(job, 1)
     with opened_ledger(population) as ledger:
@@ -76,10 +82,7 @@ def test_a_trial_that_begins_where_another_stands_needs_that_ones_state(job: Job
 
 def test_trials_of_a_population_that_wait_for_the_others_need_their_states(job: Job) -> None:
     population = change(job, scheduler="pbt", num_trials=3)
-    with opened_ledger(population) as ledger:
-        for key, value in (("0", 0.5), ("1", 0.6)):
-            ledger.start(key)
-            ledger.report(key, epoch(1, value))
+    leave_two_epochs(population)
     leave_state(job)
     with pytest.raises(RunError, match=r"trial-00001\.pt: no such file"), opened_ledger(population):
         pytest.fail("it was let in")
@@ -113,6 +116,21 @@ def test_what_a_session_searched_after_its_last_epoch_counts_once_it_has_ended(j
         assert spent_before(bounded.options, ledger).endswith(" of 3600 s")
     # A later session that was killed went further.
     with opened_ledger(replace(job, before_s=500.0)) as ledger:
+        assert 1000.0 <= ledger.elapsed_s() < 1010.0
+
+
+def test_what_a_killed_session_searched_counts_up_to_its_last_sign_of_life(job: Job) -> None:
+    leave_epoch(job, after_s=1000.0)
+    live = Live(
+        written=0.0, ended=False, elapsed_s=1030.0, before_s=0.0, num_places=1, cpus_per_trial=1, gpus_per_trial=0.0,
+        nodes=(), running=(),
+    )  # fmt: skip
+    save_live(job.run_dir, live)
+    with opened_ledger(job) as ledger:
+        assert 1030.0 <= ledger.elapsed_s() < 1040.0
+    # Nothing of a search depends on the file.
+    (job.run_dir / LIVE).write_text("{")
+    with opened_ledger(job) as ledger:
         assert 1000.0 <= ledger.elapsed_s() < 1010.0
 
 

@@ -163,8 +163,8 @@ def test_trials_that_make_way_while_nobody_runs_them_are_told_of_once(
     assert "a trial 0: replaced after epoch 1 by trial 4, which goes on from 1; val_nll 0.9000 in epoch 1" in said[0]
     assert len(ledger.accounts["a"].live) == 4
     cells = [cell.strip() for cell in _row(monitor).strip("│").split("│")]
-    # Of the four one runs.
-    assert cells[:3] == ["a", "1", "1"]
+    # Of the four one runs; a fifth went on from another.
+    assert cells[:6] == ["a", "1", "1", "0", "0", "5"]
 
 
 def test_a_trial_that_makes_way_itself_is_told_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

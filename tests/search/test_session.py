@@ -313,6 +313,30 @@ def test_a_session_that_did_not_begin_leaves_the_record_of_the_one_before(
     assert [one["elapsed_s"] for one in bench.record["sessions"]] == [10.0, 0.0, 15.0]
 
 
+@pytest.mark.parametrize(("error", "code", "words"), [(BrokenPipeError(32, "Broken pipe"), 1, "Broken pipe"),
+                                                      (KeyboardInterrupt(), 130, "interrupted")])  # fmt: skip
+def test_a_session_that_broke_off_says_why(bench: Bench, error: BaseException, code: int, words: str) -> None:
+    bench.begin()
+    session, shards = bench.go_on(), Shards(str(bench.folder), "sha256:0")
+    session.describe(Job(bench.options, bench.plan, Places(1, 0.0, 1), bench.run_dir, shards), baseline_rmse=None)
+    with pytest.raises(type(error)), session:
+        raise error
+    last = bench.record["sessions"][-1]
+    assert (last["exit_code"], last["elapsed_s"], last["journal_bytes"]) == (code, None, None)
+    assert last["reason"].startswith("broke off: ")
+    assert words in last["reason"]
+    assert last["ended"]
+
+
+def test_a_session_that_breaks_off_after_its_end_has_the_end_that_it_had(bench: Bench) -> None:
+    bench.begin()
+    session = bench.go_on()
+    session.end(elapsed_s=7.0, reason="time budget", exit_code=0, notes=[])
+    with pytest.raises(OSError, match="no room"), session:
+        raise OSError("no room")
+    assert bench.record["sessions"][-1]["reason"] == "time budget"
+
+
 @pytest.mark.parametrize(
     ("error", "stays"),
     [

@@ -114,6 +114,28 @@ def test_a_trial_that_failed_is_never_the_best(tmp_path: Path) -> None:
     assert read_progress(tmp_path).backbones[0].best_trial == 0
 
 
+def test_of_a_population_those_that_wait_do_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = make_ledger(tmp_path, names="a", scheduler="pbt", population=2, num_trials=2, max_epochs=2)
+    for key, value in (("0", 0.5), ("1", 0.9)):
+        ledger.start(key)
+        ledger.report(key, epoch(1, value))
+    ledger.start("2")
+    ledger.commit(durable=True)
+    asked = replace(OPTIONS, scheduler="pbt", num_trials=2)
+    write_record(tmp_path, spaces={"a": {}}, options=asked.to_json())
+    runs = RunningTrial(backbone="a", trial=2, address="10.0.0.1", since=START + 8, told=START + 16)
+    save_live(tmp_path, replace(LIVE_NOW, running=(runs,)))
+    with RunLock(tmp_path):
+        (found,) = read_progress(tmp_path, now=START + 21).backbones
+        # Two, and the one that took the worse one's place.
+        assert (found.running, found.waiting, found.stopped, found.of) == (1, 1, 1, 3)
+        assert main([str(tmp_path)]) == 0
+    # Nobody waits for others where nobody runs.
+    (found,) = read_progress(tmp_path, now=START + 21).backbones
+    assert (found.running, found.waiting) == (2, 0)
+    assert "waiting" in capsys.readouterr().out
+
+
 def told_elsewhere(run_dir: Path) -> None:
     """As it is."""
 
