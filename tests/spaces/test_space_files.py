@@ -13,7 +13,7 @@ import optuna
 import pytest
 from shapes_survey import make_shapes
 
-from galaxy_models.config import NAMED_BACKBONES, TrainConfig
+from galaxy_models.config import NAMED_BACKBONES, CnnConfig, TrainConfig
 from galaxy_models.models import check_network, min_px
 from galaxy_models.models.backbones import create_backbone
 from galaxy_models.models.freezing import list_stages
@@ -127,6 +127,32 @@ def test_parameters_that_do_nothing_are_not_asked_for(samples):
         assert ("momentum" in params) == (config.optimizer == "sgd")
         if config.cnn is not None:
             assert ("kernel" in params) == (config.cnn.convs_per_stage == 1)
+            is_dear = config.cnn.convs_per_stage == 2 or config.cnn.kernel == 5
+            assert ("narrow_width" in params, "width" in params) == (is_dear, not is_dear)
+
+
+def test_no_shape_is_much_dearer_than_the_named_one(space_file, samples):
+    shapes = [config.cnn for config, _ in samples if config.cnn is not None]
+    if not shapes:
+        assert space_file.stem != "cnn"
+        return
+    named = load_space(ROOT / "spaces" / "cnn.py").named[0]
+    own = count_multiplications(CnnConfig(width=named["width"], depth=named["depth"]))
+    costs = [count_multiplications(cnn) / own for cnn in shapes]
+    assert min(costs) >= 1
+    assert 3 < max(costs) < 4.5
+
+
+def count_multiplications(cnn):
+    """Of an image's convolutions: 64 pixels, three colours, the width doubled up to 512 after each pool."""
+    before, px, found = 3, 64, 0
+    for stage in range(cnn.depth):
+        channels = min(512, cnn.width * 2**stage)
+        for _ in range(cnn.convs_per_stage):
+            found += before * channels * cnn.kernel**2 * px**2
+            before = channels
+        px //= 2
+    return found
 
 
 def test_every_number_of_stages_can_be_drawn(space_file, samples):
