@@ -251,7 +251,7 @@ def _last_sign_s(run_dir: Path) -> float:
     try:
         live = load_live(run_dir)
     except RunError:
-        return 0.0  # nothing of a search depends on that file
+        return 0.0  # the epochs say enough
     return live.elapsed_s if live else 0.0
 
 

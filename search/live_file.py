@@ -1,6 +1,7 @@
 """`live.json` in a run's folder: what the driver knows that the study does not, for those who watch.
 
-Nothing of a search depends on it: it may be missing, or as old as the driver's last sign of life.
+No trial depends on it: it may be missing, or as old as the driver's last sign of life. A session that was killed counts
+up to then.
 """
 
 import json

@@ -128,7 +128,7 @@ def test_what_a_killed_session_searched_counts_up_to_its_last_sign_of_life(job: 
     save_live(job.run_dir, live)
     with opened_ledger(job) as ledger:
         assert 1030.0 <= ledger.elapsed_s() < 1040.0
-    # Nothing of a search depends on the file.
+    # A search does without the file.
     (job.run_dir / LIVE).write_text("{")
     with opened_ledger(job) as ledger:
         assert 1000.0 <= ledger.elapsed_s() < 1010.0
