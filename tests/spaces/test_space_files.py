@@ -127,8 +127,6 @@ def test_parameters_that_do_nothing_are_not_asked_for(samples):
         assert ("momentum" in params) == (config.optimizer == "sgd")
         if config.cnn is not None:
             assert ("kernel" in params) == (config.cnn.convs_per_stage == 1)
-            is_dear = config.cnn.convs_per_stage == 2 or config.cnn.kernel == 5
-            assert ("narrow_width" in params, "width" in params) == (is_dear, not is_dear)
 
 
 def test_no_shape_is_much_dearer_than_the_named_one(space_file, samples):
