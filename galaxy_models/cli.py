@@ -1,5 +1,6 @@
-"""What every command line of the project shares: exit codes, and errors without a traceback."""
+"""What every command line of the project shares: exit codes, errors without a traceback, and output that is lost."""
 
+import contextlib
 import errno
 import os
 import select
@@ -23,6 +24,10 @@ _REMEDIES = {
     errno.EMFILE: "allow more open files with ulimit -n, or use fewer processes",
     errno.ENFILE: "allow more open files with ulimit -n, or use fewer processes",
 }
+
+
+class EndedBySignal(SystemExit):
+    """A signal ends this process: what a user's own code must not be blamed for. The code is 128 plus its number."""
 
 
 def machine_fault(error: Exception, place: Path | str) -> MachineError | None:
@@ -53,21 +58,27 @@ def run_command(command: Callable[[], int]) -> int:
         sys.stdout.flush()  # here, since a reader that left is noticed only when the last words are written
         return code
     except GalaxyError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(f"error: {error}")
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output left (`| head`): close quietly, as Unix tools do.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        put_null_device(sys.stdout.fileno())
         return 1
     except OSError as error:
         fault = machine_fault(error, "the disk")
         if fault is None:
             raise
-        print(f"error: {fault}", file=sys.stderr)
+        _tell(f"error: {fault}")
         return fault.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _tell("interrupted")
         return EXIT_INTERRUPTED
+
+
+def _tell(words: str) -> None:
+    """Print on standard error, if it takes them: the exit code says the rest."""
+    with contextlib.suppress(OSError):
+        print(words, file=sys.stderr, flush=True)
 
 
 def let_go_of_dead_output() -> bool:
@@ -81,7 +92,12 @@ def let_go_of_dead_output() -> bool:
         poll.register(number, 0)  # a hang-up is told unasked
     dead = [number for number, events in poll.poll(0) if events & (select.POLLHUP | select.POLLERR)]
     for number in dead:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, number)
-        os.close(null)
+        put_null_device(number)
     return bool(dead)
+
+
+def put_null_device(number: int) -> None:
+    """Let what is written to a file descriptor from now on be lost."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)

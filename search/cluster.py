@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import psutil
 
+from galaxy_models.cli import EndedBySignal, let_go_of_dead_output
 from search.errors import RunError, SearchFault
 from search.nodes import node_sizes
 from search.signals import leave_at_once
@@ -69,7 +70,9 @@ def ended_by_signals() -> Iterator[None]:
         if number == signal.SIGHUP:
             # It is told twice, by the shell and when the shell ends: the second must not break off an end in order.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        raise SystemExit(128 + number)
+        # Else what is told on the way out to a terminal that is gone fails, and its error takes this one's place.
+        let_go_of_dead_output()
+        raise EndedBySignal(128 + number)
 
     heard = [signal.SIGTERM] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGTERM, signal.SIGHUP]
     previous = {one: signal.signal(one, leave) for one in heard}
@@ -78,7 +81,7 @@ def ended_by_signals() -> Iterator[None]:
     except SystemExit as error:
         # Ray puts a handler of its own in place of ours, which exits with the signal's bare number.
         if error.code == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM) from None
+            raise EndedBySignal(128 + signal.SIGTERM) from None
         raise
     finally:
         for one, handler in previous.items():

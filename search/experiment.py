@@ -26,7 +26,6 @@ from search.journal import JOURNAL, RunJournal
 from search.lean import LeanGenerator, LeanRecords, pack_alike
 from search.ledger import Ledger, Limits
 from search.live import LiveFile
-from search.live_file import load_live
 from search.mirror import Mirror
 from search.monitor import Monitor
 from search.nodes import node_sizes, this_software
@@ -65,7 +64,7 @@ class Job:
         run_dir: where everything is kept.
         shards: where the survey lies for every machine.
         mirror: the way to the run's storage; None without one.
-        before_s: seconds that earlier sessions searched, as far as they came to their end.
+        before_s: seconds that earlier sessions searched, as far as their ends or last signs of life are known.
     """
 
     options: SearchOptions
@@ -222,8 +221,8 @@ def make_ledger(job: Job, storage: Any, commit: Callable[..., None]) -> Ledger:
             distributions=plan.distributions[name],
         )
         accounts[name] = Account(space, study, sampler, terms)
-    # Of a session that was killed nobody took down its end: it counts up to its last epoch, or sign of life.
-    before_s, start = max(job.before_s, _last_epoch_s(accounts), _last_sign_s(job.run_dir)), time.monotonic()
+    # Of a session that was killed nobody took down its end: it counts up to its last epoch at least.
+    before_s, start = max(job.before_s, _last_epoch_s(accounts)), time.monotonic()
     return Ledger(
         accounts,
         limits,
@@ -244,15 +243,6 @@ def _last_epoch_s(accounts: dict[str, Account]) -> float:
         ),
         default=0.0,
     )
-
-
-def _last_sign_s(run_dir: Path) -> float:
-    """Seconds that the search had run when its driver gave its last sign of life."""
-    try:
-        live = load_live(run_dir)
-    except RunError:
-        return 0.0  # the epochs say enough
-    return live.elapsed_s if live else 0.0
 
 
 def run_experiment(job: Job, ledger: Ledger, *, console: Console, received: Sequence[int]) -> Ended:

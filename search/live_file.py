@@ -101,6 +101,7 @@ def load_live(run_dir: Path) -> Live | None:
         if version == SCHEMA_VERSION:
             values["nodes"] = tuple(Node(**one) for one in values["nodes"])
             values["running"] = tuple(RunningTrial(**one) for one in values["running"])
+            values |= {name: float(values[name]) for name in ("written", "elapsed_s", "before_s")}
             return Live(**values)
     except FileNotFoundError:
         return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from galaxy_models.cli import EndedBySignal
 from galaxy_models.data.manifest import Manifest
 from galaxy_models.errors import GalaxyError
 from search.errors import NoMachineError, RunError
@@ -193,7 +194,7 @@ def places_on_cluster(options: SearchOptions, say: Callable[[str], None], receiv
 
     Raises:
         RunError: see `plan_cluster`.
-        SystemExit: a signal came.
+        EndedBySignal: a signal came.
     """
     until = time.monotonic() + _JOIN_S
     told = False
@@ -207,7 +208,7 @@ def places_on_cluster(options: SearchOptions, say: Callable[[str], None], receiv
             say(f"the cluster has no machine for a trial yet: waiting up to {_JOIN_S:.0f} s for one to join")
             told = True
         if received:
-            raise SystemExit(128 + received[0])
+            raise EndedBySignal(128 + received[0])
         time.sleep(1.0)
 
 

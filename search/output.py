@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import IO
 
-from galaxy_models.cli import let_go_of_dead_output
+from galaxy_models.cli import let_go_of_dead_output, put_null_device
 from search.errors import FULL_DISK
 
 
 class LastingOutput:
     """Standard output that a search outlives: words for a terminal that is gone are lost, and nothing else is.
 
-    Those for a log on a full disk wait until there is room.
+    Those for a log on a full disk wait until there is room, as many as the stream's buffer takes, some thousand
+    letters; the rest is lost, and so is what finds no room until the end.
 
     A reader that left, as `head` does, still ends a search, but not one that a signal ends: Ctrl-C and the end of a
     terminal reach `tee`, too.
@@ -35,7 +36,7 @@ class LastingOutput:
             self._stream.flush()
         except OSError as error:
             if error.errno in FULL_DISK:
-                return len(text)  # the stream keeps it and tries again with what comes next
+                return len(text)  # the stream tries again with what comes next
             if isinstance(error, BrokenPipeError) and not self._received:
                 raise
             if not let_go_of_dead_output():
@@ -43,7 +44,14 @@ class LastingOutput:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Nothing is kept back but what finds no room."""
+
+    def end(self) -> None:
+        """Lose what still finds no room: else a search that went well would fail when its process ends."""
+        try:
+            self._stream.flush()
+        except OSError:
+            put_null_device(self._stream.fileno())
 
     def isatty(self) -> bool:
         """Whether it is a terminal."""

@@ -193,7 +193,8 @@ def fixed_parameters(free: Probe, asked: Mapping[str, Any], manifest: Manifest) 
     """
     idle: dict[str, Any] = dict(_IDLE_FOR_VOTES) if manifest.task.kind == "votes" else {}
     sizes = getattr(free.distributions.get("image_px"), "choices", ())
-    from_none = asked.get("weights") == "none" or all(config.weights == "none" for config in free.configs)
+    is_fixed = free.allows("weights", "none") and asked.get("weights") == "none"
+    from_none = is_fixed or all(config.weights == "none" for config in free.configs)
     if from_none and not any(size is not None and size < manifest.px for size in sizes):
         idle["image_px"] = None
     idle = {name: value for name, value in idle.items() if free.allows(name, value)}

@@ -33,7 +33,7 @@ class Backbone:
     Attributes:
         name: the space's name.
         running: trials that have not ended; nobody runs them if the search is not alive.
-        waiting: of a population, those that wait for the others at a generation's end, and are not running.
+        waiting: trials of a population that nobody runs: they wait for a place, or for the others.
         stopped, done, failed: ended trials by outcome.
         of: trials that it gets, those run again to the full length not counted; of a population those that went on
             from others so far, too.
@@ -155,7 +155,8 @@ def _progress(
         entries |= {name: _entries(name, study, objective, record["direction"]) for name, study in studies.items()}
     stamped_s = max((epoch.get("elapsed_s", 0.0) for epoch in epochs), default=0.0)
     since_s = min(max(0.0, now - live.written), SILENCE_S) if live and state == "searching" else 0.0
-    elapsed_s = max(stamped_s, live.elapsed_s + since_s if live else 0.0)
+    before_s = sum(one["elapsed_s"] or 0.0 for one in record["sessions"])
+    elapsed_s = max(stamped_s, before_s, live.elapsed_s + since_s if live else 0.0)
     spent = _spent(run_dir, record, entries, elapsed_s, until=sign if state in ("dead", "silent") else now)
     end = None
     if state == "searching" and live is not None:

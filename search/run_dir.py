@@ -167,6 +167,9 @@ def differences(run_dir: Path, record: Mapping[str, Any], now: Mapping[str, Any]
             new = space.path.read_text(encoding="utf-8").splitlines()
             lines = list(difflib.unified_diff(old, new, f"{name}.py then", f"{space.path} now", n=0, lineterm=""))
             found += [f"space {name}:", *lines[:_MAX_DIFFERENCES]]
+    for name, fixed in record.get("fixed", {}).items():
+        if fixed != now["fixed"].get(name, fixed):
+            found.append(f"what of space {name} is fixed: {fixed} then, {now['fixed'][name]} now")
     if record["survey"]["digest"] != now["survey"]["digest"]:
         found.append(f"data: digest {record['survey']['digest'][:12]} then, {now['survey']['digest'][:12]} now")
     for key in ("code", "versions"):

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from galaxy_models.cli import EXIT_INTERRUPTED
+from galaxy_models.cli import EXIT_INTERRUPTED, EndedBySignal
 from galaxy_models.errors import GalaxyError
 from search.errors import RunError
 from search.journal import JOURNAL, RunJournal, check_size
+from search.live_file import load_live
 from search.options import SearchOptions
 from search.population import generation_ends
 from search.preflight import Plan
@@ -45,7 +46,7 @@ def _is_refusal(error: BaseException | None) -> bool:
 
 
 class Session:
-    """The run's record, while this call works on it. As a `with` block it ends in the record if it did not begin.
+    """The run's record, while this call works on it. As a `with` block it ends in the record also where it breaks off.
 
     Args:
         run_dir: the run's folder, whose lock is held.
@@ -53,7 +54,7 @@ class Session:
         saved: told of each file that was written, of a new run once it is described.
 
     Attributes:
-        before_s: seconds that earlier sessions searched, as far as they came to their end.
+        before_s: seconds that earlier sessions searched, as far as is known.
     """
 
     def __init__(self, run_dir: Path, record: dict[str, Any], saved: Callable[[Path], None]) -> None:
@@ -86,6 +87,8 @@ class Session:
             record = load_record(run_dir)
             # New bounds are kept by `describe`, once it is known that the search can go on with them.
             sessions, kept = record["sessions"], record["options"]
+            if sessions[-1]["elapsed_s"] is None:
+                sessions[-1]["elapsed_s"] = _searched_s(run_dir, sessions[-1])
             check_whole(run_dir, sessions)
             # In a storage the journal arrives behind the rest; trials tell from their states what it lacks.
             if kept.get("storage") is None:
@@ -123,15 +126,20 @@ class Session:
     ) -> None:
         """Take down why the session ended without a word of its own; the rest of the record is as it was."""
         session = self._record["sessions"][-1]
-        if error is None or session["ended"]:
+        if error is None:
             return
         code, words = _end_by(error)
-        # One that began counts up to its last sign of life, as one that was killed.
-        how, elapsed_s = ("broke off", None) if self._described else ("did not begin", 0.0)
-        session |= {"ended": _now(), "elapsed_s": elapsed_s, "reason": f"{how}: {words:.300}", "exit_code": code}
+        if session["ended"] and code == session["exit_code"]:
+            return
+        if not session["ended"]:
+            session["elapsed_s"] = _searched_s(self._run_dir, session) if self._described else 0.0
+        how = "broke off" if self._described else "did not begin"
+        session |= {"ended": _now(), "reason": session["reason"] or f"{how}: {words:.300}", "exit_code": code}
         # On a full disk the session stays open, as one that was killed.
         with contextlib.suppress(OSError):
-            self._save(tell=not (_is_refusal(error) and len(self._record["sessions"]) == 1))
+            # A new run that is refused before it began is about to be removed.
+            is_gone = _is_refusal(error) and len(self._record["sessions"]) == 1 and not self._described
+            self._save(tell=not is_gone)
 
     def describe(self, job: "Job", *, baseline_rmse: float | None) -> None:
         """Add what the report needs to know of the search.
@@ -231,13 +239,29 @@ def _rungs(options: SearchOptions) -> list[int]:
     return list(rung_epochs(options.max_epochs)) if options.scheduler in ("asha", "hyperband") else []
 
 
+def _searched_s(run_dir: Path, session: Mapping[str, Any]) -> float | None:
+    """Seconds that a session of which nobody took down the end searched; None if its driver gave no sign of life."""
+    try:
+        live = load_live(run_dir)
+    except RunError:
+        return None  # a search does without that file
+    if live is None or live.written < datetime.fromisoformat(session["started"]).timestamp():
+        return None
+    return max(0.0, live.elapsed_s - live.before_s)
+
+
 def _end_by(error: BaseException) -> tuple[int, str]:
     """The process's code after an error that nobody catches, and the error in words."""
+    if isinstance(error, EndedBySignal):
+        return int(str(error.code)), "interrupted"
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1, "interrupted"
+        # What rich makes of a pipe whose reader left.
+        return error.code if isinstance(error.code, int) else 1, "nobody reads its output any more"
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED, "interrupted"
-    return error.exit_code if isinstance(error, GalaxyError) else 1, " ".join(str(error).split())
+    if isinstance(error, GalaxyError):
+        return error.exit_code, " ".join(str(error).split())
+    return 1, " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _now() -> str:

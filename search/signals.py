@@ -29,7 +29,8 @@ def collected_signals(console: Console) -> Iterator[list[int]]:
     """
     received: list[int] = []
     previous: dict[signal.Signals, Any] = {}
-    console.file = cast("IO[str]", LastingOutput(console.file, received))
+    output = LastingOutput(console.file, received)
+    console.file = cast("IO[str]", output)
 
     def note(number: int, _: object) -> None:
         if received and number == signal.SIGHUP:
@@ -46,6 +47,7 @@ def collected_signals(console: Console) -> Iterator[list[int]]:
     try:
         yield received
     finally:
+        output.end()
         for one, handler in previous.items():
             signal.signal(one, handler)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from galaxy_models.cli import EndedBySignal
 from galaxy_models.config import TrainConfig
 from galaxy_models.errors import GalaxyError
 from search.errors import SpaceError
@@ -71,6 +72,8 @@ class Space:
             config = self.suggest(trial)
         except GalaxyError as error:
             raise SpaceError(f"{self.path}: space() made a wrong configuration: {error}") from error
+        except EndedBySignal:
+            raise
         except (Exception, SystemExit) as error:
             raise SpaceError(f"{self.path}: {_where(error, self.path)}: mend space() and run again") from error
         if not isinstance(config, TrainConfig):
@@ -145,6 +148,8 @@ def _load_module(path: Path) -> ModuleType:
         _UncachedLoader(name, str(path)).exec_module(module)
     except SyntaxError as error:
         raise SpaceError(f"{path}: line {error.lineno or 1}: {error.msg}: mend the syntax") from error
+    except EndedBySignal:
+        raise
     except (Exception, SystemExit) as error:
         raise SpaceError(f"{path}: cannot be loaded: {_where(error, path)}") from error
     return module

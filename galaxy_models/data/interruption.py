@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from galaxy_models.cli import let_go_of_dead_output
+from galaxy_models.cli import EndedBySignal, let_go_of_dead_output
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -30,7 +30,7 @@ def end_by_signals() -> None:
             raise KeyboardInterrupt
         # Else what is told on the way out to a terminal that is gone fails, and its error takes this one's place.
         let_go_of_dead_output()
-        raise SystemExit(128 + number)
+        raise EndedBySignal(128 + number)
 
     for number in _ENDING_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:

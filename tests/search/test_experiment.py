@@ -10,7 +10,6 @@ from two_spaces import epoch, write_space
 from search.errors import RunError
 from search.experiment import Job, more_of, opened_ledger, spent_before
 from search.files import state_path
-from search.live_file import LIVE, Live, save_live
 from search.options import Places, SearchOptions
 from search.preflight import Plan
 from search.shards import Shards
@@ -116,21 +115,6 @@ def test_what_a_session_searched_after_its_last_epoch_counts_once_it_has_ended(j
         assert spent_before(bounded.options, ledger).endswith(" of 3600 s")
     # A later session that was killed went further.
     with opened_ledger(replace(job, before_s=500.0)) as ledger:
-        assert 1000.0 <= ledger.elapsed_s() < 1010.0
-
-
-def test_what_a_killed_session_searched_counts_up_to_its_last_sign_of_life(job: Job) -> None:
-    leave_epoch(job, after_s=1000.0)
-    live = Live(
-        written=0.0, ended=False, elapsed_s=1030.0, before_s=0.0, num_places=1, cpus_per_trial=1, gpus_per_trial=0.0,
-        nodes=(), running=(),
-    )  # fmt: skip
-    save_live(job.run_dir, live)
-    with opened_ledger(job) as ledger:
-        assert 1030.0 <= ledger.elapsed_s() < 1040.0
-    # A search does without the file.
-    (job.run_dir / LIVE).write_text("{")
-    with opened_ledger(job) as ledger:
         assert 1000.0 <= ledger.elapsed_s() < 1010.0
 
 

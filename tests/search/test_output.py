@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,20 +166,106 @@ def test_who_ends_a_search_at_once_does_so_whether_its_words_are_read_or_not(
     assert process.wait(timeout=15) == 1
 
 
-class FullLog(io.StringIO):
-    """A log whose disk has no room for a while."""
+class Disk(io.RawIOBase):
+    """It has no room for a while."""
 
-    room = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_room = False
+        self.written = b""
 
-    def flush(self) -> None:
-        if not self.room:
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.has_room:
             raise OSError(errno.ENOSPC, "No space left on device")
+        self.written += bytes(data)
+        return len(data)
 
 
 def test_words_for_a_log_on_a_full_disk_wait_until_there_is_room() -> None:
-    log = FullLog()
-    lasting = LastingOutput(log, [])
-    assert lasting.write("the disk is full: the search waits for room\n") == 44
-    log.room = True
+    disk = Disk()
+    lasting = LastingOutput(io.TextIOWrapper(io.BufferedWriter(disk), encoding="utf-8"), [])
+    waits = "the disk is full: the search waits for room\n"
+    for _ in range(60):
+        assert lasting.write(waits) == len(waits)
+    disk.has_room = True
     lasting.write("it goes on\n")
-    assert log.getvalue() == "the disk is full: the search waits for room\nit goes on\n"
+    assert disk.written.decode() == waits * 60 + "it goes on\n"
+
+
+# Standard output and standard error go to a disk that stays full.
+ENDS = """
+import sys
+from rich.console import Console
+from galaxy_models.cli import run_command
+from galaxy_models.errors import GalaxyError
+from search.signals import collected_signals
+
+def command():
+    console = Console()
+    with collected_signals(console):
+        console.print("words that find no room")
+    if sys.argv[1:]:
+        raise GalaxyError("a mistake")
+    return 0
+
+sys.exit(run_command(command))
+"""
+
+
+@pytest.mark.parametrize("mistake", [False, True])
+def test_a_disk_that_stays_full_gives_a_search_no_other_end(*, mistake: bool) -> None:
+    with Path("/dev/full").open("wb") as full:
+        words = [sys.executable, "-c", ENDS, *["x"] * mistake]
+        ended = subprocess.run(words, stdout=full, stderr=full, check=False, timeout=60)
+    assert ended.returncode == (2 if mistake else 0)
+
+
+# A worker whose log's disk is full learns that another took its place.
+REPLACED = """
+import sys, types
+import search.pulse
+
+head = types.SimpleNamespace(internal_kv_exists=lambda *_: True, internal_kv_put=lambda *_: None)
+search.pulse._head = lambda: head
+try:
+    search.pulse.Pulse("a", 1000.0).confirm()
+except OSError:
+    sys.exit(3)
+"""
+
+
+def test_a_worker_whose_place_is_taken_ends_though_it_cannot_say_so() -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run([sys.executable, "-c", REPLACED], stderr=full, check=False, timeout=60)
+    assert ended.returncode == 1
+
+
+# The sky is drawn before a search has begun: its bar is on the terminal.
+PREPARES = """
+import signal, sys, time
+from rich.progress import track
+from galaxy_models.cli import run_command
+from search.cluster import ended_by_signals
+
+def command():
+    with ended_by_signals():
+        for _ in track(range(1000)):
+            time.sleep(0.02)
+    return 0
+
+sys.exit(run_command(command))
+"""
+
+
+def test_a_terminal_that_goes_while_a_search_is_prepared_ends_it_in_order() -> None:
+    screen, terminal = os.openpty()
+    words = [sys.executable, "-c", PREPARES]
+    process = subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    assert os.read(screen, 1)
+    os.close(screen)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=30) == 129

@@ -8,57 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from session_bench import Bench, make_manifest
 from two_spaces import FOUR, SPACE, epoch, make_ledger, write_space
 
-from galaxy_models.data.manifest import Manifest, ShardEntry, SplitEntry
-from galaxy_models.errors import GalaxyError
 from galaxy_models.task import Task
 from search import run_dir as module
-from search.errors import RunError, SearchFault
+from search.errors import RunError
 from search.experiment import Job
-from search.options import Places, SearchOptions
-from search.preflight import Plan
-from search.run_dir import RECORD, create_run_dir, load_record, save_record
-from search.session import Session, check_whole, gone_if_refused
+from search.options import Places
+from search.run_dir import RECORD, create_run_dir, save_record
+from search.session import Session, check_whole
 from search.shards import Shards
-
-
-class Bench:
-    """A run's folder, and what is asked of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.run_dir = folder / "run"
-        self.space = write_space(folder, "a")
-        self.options = SearchOptions(spaces=(self.space.path,), command="first")
-        self.manifest = make_manifest("0")
-
-    @property
-    def plan(self) -> Plan:
-        return Plan(
-            spaces={"a": self.space}, fixed={"a": {}}, parameters=["lr"], data=self.folder, manifest=self.manifest,
-            metric="nll", direction="min", queues={"a": []}, distributions={"a": {}},
-        )  # fmt: skip
-
-    def begin(self, **options: Any) -> Session:
-        self.run_dir.mkdir()
-        session = Session.begin(self.run_dir, replace(self.options, **options), self.plan)
-        (self.run_dir / "study.journal").write_bytes(b"12345678")
-        return session
-
-    def go_on(self, *, accept: bool = False) -> Session:
-        options = replace(self.options, resume=self.run_dir, accept_changes=accept, command="second")
-        return Session.begin(self.run_dir, options, self.plan)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return load_record(self.run_dir)
-
-
-def make_manifest(digit: str) -> Manifest:
-    shard = ShardEntry("train-00000.arrow", 4, 100, "sha256:" + digit * 64)
-    splits = {name: SplitEntry(4, (shard,), (2, 2)) for name in ("train", "val", "test")}
-    return Manifest(1, "my survey", False, Task("classes", ("x", "y")), 64, splits, 0, 0, {})
 
 
 @pytest.fixture
@@ -136,6 +96,10 @@ def change_code(_: Bench, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(module, "code_digests", lambda: digests)
 
 
+def change_fixed(bench: Bench, _: pytest.MonkeyPatch) -> None:
+    bench.fixed = {"lr": 0.01}
+
+
 def change_versions(_: Bench, patch: pytest.MonkeyPatch) -> None:
     versions = {**module.package_versions(), "optuna": "0.1"}
     patch.setattr(module, "package_versions", lambda: versions)
@@ -154,6 +118,7 @@ def change_versions(_: Bench, patch: pytest.MonkeyPatch) -> None:
         ),
         (change_data, [" then, ", "data: digest "]),
         (change_code, ["code: search/rungs.py"]),
+        (change_fixed, ["what of space a is fixed: {} then, {'lr': 0.01} now"]),
         (change_versions, ["versions: optuna ", " -> 0.1"]),
     ],
 )
@@ -285,85 +250,3 @@ def test_what_the_report_needs_stays_until_a_session_has_its_own(bench: Bench) -
     save_record(bench.run_dir, {**bench.record, "objective": "nll"})
     bench.go_on()
     assert bench.record["objective"] == "nll"
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "reason"),
-    [
-        (RunError("time budget:\n spent"), 2, "did not begin: time budget: spent"),
-        (SearchFault("Ray did not start"), 1, "did not begin: Ray did not start"),
-        (KeyboardInterrupt(), 130, "did not begin: interrupted"),
-        (SystemExit(143), 143, "did not begin: interrupted"),
-    ],
-)
-def test_a_session_that_did_not_begin_leaves_the_record_of_the_one_before(
-    bench: Bench, error: BaseException, code: int, reason: str
-) -> None:
-    bench.begin().end(elapsed_s=10.0, reason="time budget", exit_code=0, notes=["One."])
-    before = bench.record
-    with pytest.raises(type(error), match=str(error) or None), bench.go_on():
-        raise error
-    after = bench.record
-    first, last = after.pop("sessions")
-    assert [first] == before.pop("sessions")
-    assert after == before
-    assert (last["exit_code"], last["reason"], last["elapsed_s"], last["journal_bytes"]) == (code, reason, 0.0, None)
-    assert last["ended"]
-    bench.go_on().end(elapsed_s=25.0, reason="", exit_code=0, notes=[])
-    assert [one["elapsed_s"] for one in bench.record["sessions"]] == [10.0, 0.0, 15.0]
-
-
-@pytest.mark.parametrize(("error", "code", "words"), [(BrokenPipeError(32, "Broken pipe"), 1, "Broken pipe"),
-                                                      (KeyboardInterrupt(), 130, "interrupted")])  # fmt: skip
-def test_a_session_that_broke_off_says_why(bench: Bench, error: BaseException, code: int, words: str) -> None:
-    bench.begin()
-    session, shards = bench.go_on(), Shards(str(bench.folder), "sha256:0")
-    session.describe(Job(bench.options, bench.plan, Places(1, 0.0, 1), bench.run_dir, shards), baseline_rmse=None)
-    with pytest.raises(type(error)), session:
-        raise error
-    last = bench.record["sessions"][-1]
-    assert (last["exit_code"], last["elapsed_s"], last["journal_bytes"]) == (code, None, None)
-    assert last["reason"].startswith("broke off: ")
-    assert words in last["reason"]
-    assert last["ended"]
-
-
-def test_a_session_that_breaks_off_after_its_end_has_the_end_that_it_had(bench: Bench) -> None:
-    bench.begin()
-    session = bench.go_on()
-    session.end(elapsed_s=7.0, reason="time budget", exit_code=0, notes=[])
-    with pytest.raises(OSError, match="no room"), session:
-        raise OSError("no room")
-    assert bench.record["sessions"][-1]["reason"] == "time budget"
-
-
-@pytest.mark.parametrize(
-    ("error", "stays"),
-    [
-        (RunError("no GPU"), False),
-        # One can go on with it when the machine is better.
-        (SearchFault("no Ray"), True),
-    ],
-)
-def test_a_new_run_that_was_refused_leaves_no_folder_and_is_told_to_nobody(
-    bench: Bench, error: GalaxyError, *, stays: bool
-) -> None:
-    told: list[Path] = []
-    bench.run_dir.mkdir()
-    with (
-        pytest.raises(type(error), match=str(error)),
-        gone_if_refused(bench.run_dir),
-        Session.begin(bench.run_dir, bench.options, bench.plan, saved=told.append),
-    ):
-        raise error
-    assert bench.run_dir.exists() == stays
-    assert [path.name for path in told] == (["a.py", RECORD] if stays else [])
-    if stays:
-        bench.go_on()
-
-
-def test_a_folder_with_trials_is_never_removed(bench: Bench) -> None:
-    bench.begin()
-    with pytest.raises(RunError, match="a bug in a space"), gone_if_refused(bench.run_dir):
-        raise RunError("a bug in a space")
-    assert bench.record["name"] == "run"

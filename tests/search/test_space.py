@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import pytest
 
+from galaxy_models.cli import EndedBySignal
 from galaxy_models.data.manifest import Manifest
 from galaxy_models.models import check_network
 from galaxy_models.task import Task
+from search.cluster import ended_by_signals
 from search.errors import SpaceError
 from search.preflight import fixed_parameters
 from search.space import load_space, probe_space
@@ -174,6 +176,24 @@ def test_a_network_with_weights_of_its_own_may_enlarge_a_survey(tmp_path: Path) 
     assert fixed_parameters(free, {}, survey_of("classes", px=64)) == {}
     random = {"weights": "none"}
     assert fixed_parameters(free, random, survey_of("classes", px=128)) == {**random, "image_px": None}
+
+
+def test_weights_that_are_fixed_for_other_spaces_say_nothing_of_one_that_has_no_choice(tmp_path: Path) -> None:
+    text = GOOD.replace("    drop =", "    px = trial.suggest_categorical('image_px', [None, 128])\n    drop =")
+    text = text.replace(
+        "backbone='cnn', cnn=CnnConfig(norm=norm)", "backbone='resnet50', weights='imagenet', image_px=px"
+    )
+    free = probe_space(load_space(write(tmp_path, text)), seed=0, fixed={})
+    assert fixed_parameters(free, {"weights": "none"}, survey_of("classes", px=64)) == {}
+
+
+@pytest.mark.parametrize("where", ["while it is loaded", "while it is asked"])
+def test_a_signal_is_no_mistake_of_a_space(tmp_path: Path, where: str) -> None:
+    sent = "import signal; signal.raise_signal(signal.SIGTERM)"
+    text = f"{sent}\n{GOOD}" if where == "while it is loaded" else GOOD.replace("    norm =", f"    {sent}\n    norm =")
+    path = write(tmp_path, text)
+    with pytest.raises(EndedBySignal, match=r"^143$"), ended_by_signals():
+        probe_space(load_space(path), seed=0, fixed={})
 
 
 def test_the_custom_network_never_enlarges_a_survey() -> None:
