@@ -7,6 +7,7 @@ import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from galaxy_models.errors import GalaxyError, MachineError
 
@@ -62,12 +63,13 @@ def run_command(command: Callable[[], int]) -> int:
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output left (`| head`): close quietly, as Unix tools do.
-        put_null_device(sys.stdout.fileno())
+        flush_or_lose(sys.stdout)
         return 1
     except OSError as error:
         fault = machine_fault(error, "the disk")
         if fault is None:
             raise
+        flush_or_lose(sys.stdout)
         _tell(f"error: {fault}")
         return fault.exit_code
     except KeyboardInterrupt:
@@ -78,7 +80,8 @@ def run_command(command: Callable[[], int]) -> int:
 def _tell(words: str) -> None:
     """Print on standard error, if it takes them: the exit code says the rest."""
     with contextlib.suppress(OSError):
-        print(words, file=sys.stderr, flush=True)
+        print(words, file=sys.stderr)
+    flush_or_lose(sys.stderr)
 
 
 def let_go_of_dead_output() -> bool:
@@ -92,12 +95,19 @@ def let_go_of_dead_output() -> bool:
         poll.register(number, 0)  # a hang-up is told unasked
     dead = [number for number, events in poll.poll(0) if events & (select.POLLHUP | select.POLLERR)]
     for number in dead:
-        put_null_device(number)
+        _put_null_device(number)
     return bool(dead)
 
 
-def put_null_device(number: int) -> None:
-    """Let what is written to a file descriptor from now on be lost."""
+def flush_or_lose(stream: IO[str]) -> None:
+    """Write what a stream holds back, or lose it: Python would try again when it ends, and give another exit code."""
+    try:
+        stream.flush()
+    except OSError:
+        _put_null_device(stream.fileno())
+
+
+def _put_null_device(number: int) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, number)
     os.close(null)

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import IO
 
-from galaxy_models.cli import let_go_of_dead_output, put_null_device
+from galaxy_models.cli import flush_or_lose, let_go_of_dead_output
 from search.errors import FULL_DISK
 
 
 class LastingOutput:
-    """Standard output that a search outlives: words for a terminal that is gone are lost, and nothing else is.
+    """Standard output that a search outlives: words for a terminal that is gone are lost.
 
     Those for a log on a full disk wait until there is room, as many as the stream's buffer takes, some thousand
-    letters; the rest is lost, and so is what finds no room until the end.
+    letters; the rest is lost, and so is what finds no room until the end, or at once where the stream has no buffer.
 
     A reader that left, as `head` does, still ends a search, but not one that a signal ends: Ctrl-C and the end of a
     terminal reach `tee`, too.
@@ -48,10 +48,7 @@ class LastingOutput:
 
     def end(self) -> None:
         """Lose what still finds no room: else a search that went well would fail when its process ends."""
-        try:
-            self._stream.flush()
-        except OSError:
-            put_null_device(self._stream.fileno())
+        flush_or_lose(self._stream)
 
     def isatty(self) -> bool:
         """Whether it is a terminal."""

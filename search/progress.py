@@ -155,8 +155,8 @@ def _progress(
         entries |= {name: _entries(name, study, objective, record["direction"]) for name, study in studies.items()}
     stamped_s = max((epoch.get("elapsed_s", 0.0) for epoch in epochs), default=0.0)
     since_s = min(max(0.0, now - live.written), SILENCE_S) if live and state == "searching" else 0.0
-    before_s = sum(one["elapsed_s"] or 0.0 for one in record["sessions"])
-    elapsed_s = max(stamped_s, before_s, live.elapsed_s + since_s if live else 0.0)
+    recorded_s = sum(one["elapsed_s"] or 0.0 for one in record["sessions"])
+    elapsed_s = max(stamped_s, recorded_s, live.elapsed_s + since_s if live else 0.0)
     spent = _spent(run_dir, record, entries, elapsed_s, until=sign if state in ("dead", "silent") else now)
     end = None
     if state == "searching" and live is not None:
@@ -245,9 +245,11 @@ def _spent(
     whole_s = 0.0
     for one in record["sessions"]:
         last = one is record["sessions"][-1]
-        # Of an earlier session that was killed, only its search's time is known: as part of `elapsed_s`.
         if one["ended"] or last:
             whole_s += (_timestamp(one["ended"]) if one["ended"] else until) - _timestamp(one["started"])
+        else:
+            # Of an earlier session that was killed, only its search's time is known.
+            whole_s += one["elapsed_s"] or 0.0
     whole_s = max(whole_s, elapsed_s)
     trials = [one for each in entries.values() for one in each]
     seconds = sum(one.seconds for one in trials) + sum(one.seconds for one in load_results(run_dir))

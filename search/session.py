@@ -63,7 +63,7 @@ class Session:
         self._record = record
         self._untold: list[Path] = []
         self._described = False
-        self.before_s: float = sum(one["elapsed_s"] or 0.0 for one in record["sessions"][:-1])
+        self.before_s = _sum_s(record["sessions"][:-1])
 
     @classmethod
     def begin(
@@ -87,8 +87,8 @@ class Session:
             record = load_record(run_dir)
             # New bounds are kept by `describe`, once it is known that the search can go on with them.
             sessions, kept = record["sessions"], record["options"]
-            if sessions[-1]["elapsed_s"] is None:
-                sessions[-1]["elapsed_s"] = _searched_s(run_dir, sessions[-1])
+            if sessions and sessions[-1]["elapsed_s"] is None:
+                sessions[-1]["elapsed_s"] = _searched_s(run_dir, sessions[-1], before_s=_sum_s(sessions[:-1]))
             check_whole(run_dir, sessions)
             # In a storage the journal arrives behind the rest; trials tell from their states what it lacks.
             if kept.get("storage") is None:
@@ -132,9 +132,11 @@ class Session:
         if session["ended"] and code == session["exit_code"]:
             return
         if not session["ended"]:
-            session["elapsed_s"] = _searched_s(self._run_dir, session) if self._described else 0.0
-        how = "broke off" if self._described else "did not begin"
-        session |= {"ended": _now(), "reason": session["reason"] or f"{how}: {words:.300}", "exit_code": code}
+            began = self._described
+            session["elapsed_s"] = _searched_s(self._run_dir, session, before_s=self.before_s) if began else 0.0
+        how = f"{'broke off' if self._described else 'did not begin'}: {words:.300}"
+        reason = f"{session['reason']}; {how}" if session["reason"] else how
+        session |= {"ended": _now(), "reason": reason, "exit_code": code}
         # On a full disk the session stays open, as one that was killed.
         with contextlib.suppress(OSError):
             # A new run that is refused before it began is about to be removed.
@@ -239,15 +241,26 @@ def _rungs(options: SearchOptions) -> list[int]:
     return list(rung_epochs(options.max_epochs)) if options.scheduler in ("asha", "hyperband") else []
 
 
-def _searched_s(run_dir: Path, session: Mapping[str, Any]) -> float | None:
-    """Seconds that a session of which nobody took down the end searched; None if its driver gave no sign of life."""
+def _sum_s(sessions: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds that sessions searched, as far as is known."""
+    return sum((one["elapsed_s"] or 0.0 for one in sessions), 0.0)
+
+
+def _searched_s(run_dir: Path, session: Mapping[str, Any], *, before_s: float) -> float | None:
+    """Seconds that a session of which nobody took down the end searched; None if its driver gave no sign of life.
+
+    Args:
+        run_dir: the run's folder.
+        session: the latest one.
+        before_s: seconds of those before it.
+    """
     try:
         live = load_live(run_dir)
     except RunError:
         return None  # a search does without that file
     if live is None or live.written < datetime.fromisoformat(session["started"]).timestamp():
         return None
-    return max(0.0, live.elapsed_s - live.before_s)
+    return max(0.0, live.elapsed_s - before_s)
 
 
 def _end_by(error: BaseException) -> tuple[int, str]:

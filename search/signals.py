@@ -47,9 +47,9 @@ def collected_signals(console: Console) -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        output.end()
         for one, handler in previous.items():
             signal.signal(one, handler)
+        output.end()
 
 
 def leave_at_once(exit_code: int, last_words: str = "") -> None:

@@ -63,12 +63,12 @@ def space(trial: optuna.Trial) -> TrainConfig:
 
 
 def shape(trial: optuna.Trial) -> CnnConfig:
-    """Stages and convolutions."""
+    """Stages and convolutions. `width` is that of single convolutions of 3 pixels; others get half of it and 8."""
     convs_per_stage = trial.suggest_int("convs_per_stage", 1, 2)
     # Two convolutions of 3 pixels in a row see as far as one of 5, so the large ones are for single ones.
     kernel = trial.suggest_categorical("kernel", [3, 5]) if convs_per_stage == 1 else 3
     width = trial.suggest_int("width", 32, 48, step=8)
-    # What is dear for its width is narrower, 24 to 32: at 40, two convolutions took 6 times the named shape's time.
+    # What is dear for its width gets less of it, 24 to 32: at 40, two convolutions took 6 times the named shape's time.
     if convs_per_stage == 2 or kernel == 5:
         width = width // 2 + 8
     return CnnConfig(

@@ -219,7 +219,9 @@ sys.exit(run_command(command))
 def test_a_disk_that_stays_full_gives_a_search_no_other_end(*, mistake: bool) -> None:
     with Path("/dev/full").open("wb") as full:
         words = [sys.executable, "-c", ENDS, *["x"] * mistake]
-        ended = subprocess.run(words, stdout=full, stderr=full, check=False, timeout=60)
+        # Nothing else sees to it that words are held back.
+        environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+        ended = subprocess.run(words, stdout=full, stderr=full, env=environment, check=False, timeout=60)
     assert ended.returncode == (2 if mistake else 0)
 
 
@@ -262,10 +264,12 @@ sys.exit(run_command(command))
 
 def test_a_terminal_that_goes_while_a_search_is_prepared_ends_it_in_order() -> None:
     screen, terminal = os.openpty()
-    words = [sys.executable, "-c", PREPARES]
-    process = subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=terminal)
+    words, environment = [sys.executable, "-c", PREPARES], {**os.environ, "TERM": "xterm"}
+    process = subprocess.Popen(words, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
     os.close(terminal)
-    assert os.read(screen, 1)
+    drawn = b""
+    while b"Working" not in drawn:
+        drawn += os.read(screen, 1000)
     os.close(screen)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=30) == 129

@@ -103,6 +103,16 @@ def test_what_earlier_sessions_trained_is_no_work_of_this_one(run_dir: Path) -> 
     assert read_progress(run_dir, now=START + 21).training_share is None
 
 
+def test_sessions_that_were_killed_count_as_the_record_says(run_dir: Path) -> None:
+    write_record(run_dir)
+    (last,) = json.loads((run_dir / "run.json").read_text())["sessions"]
+    write_record(run_dir, sessions=[{**last, "started": iso(START - 5000), "elapsed_s": 1000.0}, last])
+    (run_dir / LIVE).unlink()
+    spent = read_progress(run_dir, now=START + 21).spent
+    # The second has done nothing yet.
+    assert (spent.elapsed_s, spent.whole_s) == (1000.0, 1000.0 + 21)
+
+
 def test_a_trial_that_failed_is_never_the_best(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path, names="a", max_epochs=2)
     for key, value in (("0", 0.5), ("1", 0.1)):

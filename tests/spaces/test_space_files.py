@@ -127,6 +127,8 @@ def test_parameters_that_do_nothing_are_not_asked_for(samples):
         assert ("momentum" in params) == (config.optimizer == "sgd")
         if config.cnn is not None:
             assert ("kernel" in params) == (config.cnn.convs_per_stage == 1)
+            is_dear = config.cnn.convs_per_stage == 2 or config.cnn.kernel == 5
+            assert config.cnn.width in ((24, 28, 32) if is_dear else (32, 40, 48))
 
 
 def test_no_shape_is_much_dearer_than_the_named_one(space_file, samples):
