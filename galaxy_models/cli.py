@@ -56,7 +56,8 @@ def run_command(command: Callable[[], int]) -> int:
     """
     try:
         code = command()
-        sys.stdout.flush()  # here, since a reader that left is noticed only when the last words are written
+        if sys.stdout is not None:  # as Python has it where the file is closed
+            sys.stdout.flush()  # here, since a reader that left is noticed only when the last words are written
         return code
     except GalaxyError as error:
         _tell(f"error: {error}")
@@ -79,6 +80,8 @@ def run_command(command: Callable[[], int]) -> int:
 
 def _tell(words: str) -> None:
     """Print on standard error, if it takes them: the exit code says the rest."""
+    if sys.stderr is None:
+        return
     with contextlib.suppress(OSError):
         print(words, file=sys.stderr)
     flush_or_lose(sys.stderr)
@@ -99,8 +102,10 @@ def let_go_of_dead_output() -> bool:
     return bool(dead)
 
 
-def flush_or_lose(stream: IO[str]) -> None:
+def flush_or_lose(stream: IO[str] | None) -> None:
     """Write what a stream holds back, or lose it: Python would try again when it ends, and give another exit code."""
+    if stream is None:
+        return
     try:
         stream.flush()
     except OSError:

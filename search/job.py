@@ -19,6 +19,7 @@ from search.ledger import Ledger
 from search.lock import RunLock
 from search.nodes import Needs, check_nodes, places_on_cluster
 from search.options import SearchOptions, plan_places
+from search.output import LastingOutput
 from search.preflight import Plan, make_plan
 from search.remote_run import mirrored
 from search.report import write_report
@@ -44,7 +45,7 @@ def run_search(options: SearchOptions) -> int:
         SearchFault: no trial ended with a value, or a space or a final evaluation failed; the report is written first.
     """
     console = Console()
-    with ended_by_signals(), ExitStack() as stack:
+    with ended_by_signals(), LastingOutput.of(console), ExitStack() as stack:
         if options.resume is not None:
             stack.enter_context(RunLock(options.resume))
         plan = make_plan(options, console)
@@ -54,7 +55,7 @@ def run_search(options: SearchOptions) -> int:
             stack.enter_context(RunLock(run_dir))
         mirror = stack.enter_context(mirrored(options.storage, run_dir, lambda line: opening.say(console, [line])))
         session = stack.enter_context(
-            Session.begin(run_dir, options, plan, saved=mirror.put if mirror is not None else None)
+            Session.begin(run_dir, options, plan, console, saved=mirror.put if mirror is not None else None)
         )
         # Ray sets a handler of its own for SIGTERM when it starts, so ours come after it.
         remedy = f"go on with --resume {mirror.uri if mirror is not None else run_dir}"

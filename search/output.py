@@ -1,7 +1,10 @@
 """What a search says, whose terminal or reader may be gone before it ends."""
 
-from collections.abc import Sequence
-from typing import IO
+import contextlib
+from collections.abc import Iterator
+from typing import IO, cast
+
+from rich.console import Console
 
 from galaxy_models.cli import flush_or_lose, let_go_of_dead_output
 from search.errors import FULL_DISK
@@ -18,15 +21,15 @@ class LastingOutput:
 
     Args:
         stream: standard output.
-        received: signals that came so far.
 
     Attributes:
+        received: signals that came so far, which others take down.
         encoding: the stream's.
     """
 
-    def __init__(self, stream: IO[str], received: Sequence[int]) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._received = received
+        self.received: list[int] = []
         self.encoding = getattr(stream, "encoding", "utf-8")
 
     def write(self, text: str) -> int:
@@ -37,7 +40,7 @@ class LastingOutput:
         except OSError as error:
             if error.errno in FULL_DISK:
                 return len(text)  # the stream tries again with what comes next
-            if isinstance(error, BrokenPipeError) and not self._received:
+            if isinstance(error, BrokenPipeError) and not self.received:
                 raise
             if not let_go_of_dead_output():
                 raise
@@ -45,6 +48,20 @@ class LastingOutput:
 
     def flush(self) -> None:
         """Nothing is kept back but what finds no room."""
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, console: Console) -> Iterator["LastingOutput"]:
+        """Let a console write to one, which ends with the block; it may be that it does already."""
+        if isinstance(console.file, cls):
+            yield console.file
+            return
+        output = cls(console.file)
+        console.file = cast("IO[str]", output)
+        try:
+            yield output
+        finally:
+            output.end()
 
     def end(self) -> None:
         """Lose what still finds no room: else a search that went well would fail when its process ends."""

@@ -67,7 +67,13 @@ class Session:
 
     @classmethod
     def begin(
-        cls, run_dir: Path, options: SearchOptions, plan: Plan, *, saved: Callable[[Path], None] | None = None
+        cls,
+        run_dir: Path,
+        options: SearchOptions,
+        plan: Plan,
+        console: Console,
+        *,
+        saved: Callable[[Path], None] | None = None,
     ) -> "Session":
         """Begin a run, or go on with one that is as it was left.
 
@@ -75,6 +81,7 @@ class Session:
             run_dir: the run's folder, whose lock is held.
             options: what the user asked for.
             plan: what was checked.
+            console: where to tell of accepted changes.
             saved: told of each file that was written; None = nobody is.
 
         Raises:
@@ -101,7 +108,7 @@ class Session:
                 )
             if found:
                 check_acceptable(run_dir, record, now, plan)
-                Console().print("going on with changes:\n" + "\n".join(f"  {line}" for line in found), markup=False)
+                console.print("going on with changes:\n" + "\n".join(f"  {line}" for line in found), markup=False)
         sessions.append(
             {"command": options.command, "started": _now(), "ended": "", "elapsed_s": None, "reason": "",
              "exit_code": None, "accepted_changes": [] if fresh else found, "journal_bytes": None}

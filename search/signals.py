@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from typing import IO, Any, cast
+from typing import Any
 
 import psutil
 from rich.console import Console
@@ -27,10 +27,7 @@ def collected_signals(console: Console) -> Iterator[list[int]]:
     Args:
         console: what it prints from now on may fail to be read.
     """
-    received: list[int] = []
     previous: dict[signal.Signals, Any] = {}
-    output = LastingOutput(console.file, received)
-    console.file = cast("IO[str]", output)
 
     def note(number: int, _: object) -> None:
         if received and number == signal.SIGHUP:
@@ -41,15 +38,16 @@ def collected_signals(console: Console) -> Iterator[list[int]]:
         let_go_of_dead_output()
         console.print("stopping: the report follows; a second signal leaves at once")
 
-    for one in _SIGNALS:
-        if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN:
-            previous[one] = signal.signal(one, note)
-    try:
-        yield received
-    finally:
-        for one, handler in previous.items():
-            signal.signal(one, handler)
-        output.end()
+    with LastingOutput.of(console) as output:
+        received = output.received
+        for one in _SIGNALS:
+            if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN:
+                previous[one] = signal.signal(one, note)
+        try:
+            yield received
+        finally:
+            for one, handler in previous.items():
+                signal.signal(one, handler)
 
 
 def leave_at_once(exit_code: int, last_words: str = "") -> None:

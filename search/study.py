@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import TrialState
 
 from galaxy_models.task import Direction
-from search.entry import DUPLICATE_OF
+from search.entry import DUPLICATE_OF, PARENT
 from search.errors import RunError
 from search.journal import JOURNAL, reading_backend
 from search.proposals import QUEUE
@@ -55,14 +55,15 @@ def open_study(
 def best_params(study: optuna.Study, count: int) -> list[tuple[int, dict[str, Any]]]:
     """Numbers and parameters of a study's best trials by the best epoch each had, best first.
 
-    Failed ones do not count; of several with the same parameters, the best stands for all.
+    Failed ones do not count, nor those that go on from others of their population, whose parameters did not make them
+    alone; of several with the same parameters, the best stands for all.
     """
     sign = 1.0 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1.0
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     found = [
         (min(sign * value for value in trial.intermediate_values.values()), trial.number, dict(trial.params))
         for trial in ended
-        if trial.intermediate_values and DUPLICATE_OF not in trial.user_attrs
+        if trial.intermediate_values and trial.user_attrs.keys().isdisjoint((DUPLICATE_OF, PARENT))
     ]
     distinct: dict[str, tuple[int, dict[str, Any]]] = {}
     for _, number, params in sorted(found, key=lambda one: one[:2]):

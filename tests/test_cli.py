@@ -73,6 +73,20 @@ def test_ctrl_c(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "interrupted\n")
 
 
+@pytest.mark.parametrize(("mistake", "code"), [("None", 0), ("GalaxyError('a mistake')", 2)])
+def test_files_that_are_closed_are_no_error(mistake: str, code: int) -> None:
+    text = (
+        "import sys; from galaxy_models.cli import run_command; from galaxy_models.errors import GalaxyError\n"
+        "def command():\n"
+        "    print('words')\n"
+        f"    if {mistake}: raise {mistake}\n"
+        "    return 0\n"
+        "sys.exit(run_command(command))"
+    )
+    ended = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" >&- 2>&-', sys.executable, text], check=False, timeout=60)
+    assert ended.returncode == code
+
+
 @pytest.mark.parametrize("num_lines", [1, 100_000], ids=["before the only line", "amid many lines"])
 def test_a_reader_that_leaves_is_no_error(num_lines: int) -> None:
     code = (

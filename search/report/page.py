@@ -264,6 +264,7 @@ def _sessions(findings: Findings) -> Table | None:
     sessions = findings.info.sessions
     if len(sessions) < 2:
         return None
+    unended = {True: "unknown: it runs, or was killed", False: "it was killed"}
     groups = tuple(
         (
             str(place),
@@ -273,7 +274,7 @@ def _sessions(findings: Findings) -> Table | None:
                     one.started,
                     one.ended or "not ended",
                     duration(one.elapsed_s) if math.isfinite(one.elapsed_s) else "unknown",
-                    one.reason or ("all was done" if one.ended else "unknown: it runs, or was killed"),
+                    one.reason or ("all was done" if one.ended else unended[place == len(sessions)]),
                 ),
             ),
         )

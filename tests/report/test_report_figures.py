@@ -169,5 +169,11 @@ def test_parameters_are_drawn_where_they_lie(tmp_path: Path) -> None:
         parameters.parallel(found, trials, list(shares)),
     ]
     assert all(picture is not None and parse_svg(picture.svg) is not None for picture in pictures)
+    slices = parameters.slices(found, trials, ["learning_rate"])
+    assert slices is not None
+    words = re.search(r"learning_rate: the best fifth lies around (0\.\d+) of its range, near (\S+)\.", slices.text)
+    assert words is not None
+    # The range of the learning rate begins at 1e-5 and has five decades.
+    assert (math.log10(float(words[2])) + 5) / 5 == pytest.approx(float(words[1]), abs=0.06)
     assert parameters.importance(found, {}) is None
     assert parameters.slices(found, trials, []) is None

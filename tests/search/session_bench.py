@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from two_spaces import write_space
 
 from galaxy_models.data.manifest import Manifest, ShardEntry, SplitEntry
@@ -36,13 +37,13 @@ class Bench:
 
     def begin(self, **options: Any) -> Session:
         self.run_dir.mkdir()
-        session = Session.begin(self.run_dir, replace(self.options, **options), self.plan)
+        session = Session.begin(self.run_dir, replace(self.options, **options), self.plan, Console(quiet=True))
         (self.run_dir / "study.journal").write_bytes(b"12345678")
         return session
 
     def go_on(self, *, accept: bool = False) -> Session:
         options = replace(self.options, resume=self.run_dir, accept_changes=accept, command="second")
-        return Session.begin(self.run_dir, options, self.plan)
+        return Session.begin(self.run_dir, options, self.plan, Console(quiet=True))
 
     def describe(self, session: Session) -> None:
         shards = Shards(str(self.folder), "sha256:0")

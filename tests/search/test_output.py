@@ -117,7 +117,7 @@ class SmallLog(io.StringIO):
 
 def test_a_log_that_can_never_be_written_is_told() -> None:
     with pytest.raises(OSError, match="File too large"):
-        LastingOutput(SmallLog(), [signal.SIGTERM]).write("words")
+        LastingOutput(SmallLog()).write("words")
 
 
 # Ends in a thread of its own, as the watches do, when nobody reads standard error.
@@ -186,7 +186,7 @@ class Disk(io.RawIOBase):
 
 def test_words_for_a_log_on_a_full_disk_wait_until_there_is_room() -> None:
     disk = Disk()
-    lasting = LastingOutput(io.TextIOWrapper(io.BufferedWriter(disk), encoding="utf-8"), [])
+    lasting = LastingOutput(io.TextIOWrapper(io.BufferedWriter(disk), encoding="utf-8"))
     waits = "the disk is full: the search waits for room\n"
     for _ in range(60):
         assert lasting.write(waits) == len(waits)
@@ -201,12 +201,15 @@ import sys
 from rich.console import Console
 from galaxy_models.cli import run_command
 from galaxy_models.errors import GalaxyError
+from search.output import LastingOutput
 from search.signals import collected_signals
 
 def command():
     console = Console()
-    with collected_signals(console):
-        console.print("words that find no room")
+    with LastingOutput.of(console):
+        console.print("words of its preparation")
+        with collected_signals(console):
+            console.print("words that find no room")
     if sys.argv[1:]:
         raise GalaxyError("a mistake")
     return 0

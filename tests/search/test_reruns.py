@@ -80,6 +80,20 @@ def test_a_warm_start_takes_each_configuration_once(tmp_path: Path) -> None:
     assert [number for number, _ in best_params(load_studies(tmp_path)["a"], 3)] == [3, 2]
 
 
+def test_a_warm_start_takes_none_that_went_on_from_another(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path, names="a", scheduler="pbt", population=2, num_trials=2, max_epochs=2)
+    for key, value in (("0", 0.5), ("1", 0.9)):
+        ledger.start(key)
+        ledger.report(key, epoch(1, value))
+    child = ledger.start("2")
+    assert child is not None
+    assert child.parent == 0
+    ledger.report("2", epoch(2, 0.1))
+    ledger.commit(durable=True)
+    # The child's value is that of its forerunner's epoch, too.
+    assert [number for number, _ in best_params(load_studies(tmp_path)["a"], 3)] == [1]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "fits"),
     [

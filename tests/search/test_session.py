@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from session_bench import Bench, make_manifest
 from two_spaces import FOUR, SPACE, epoch, make_ledger, write_space
 
@@ -151,7 +152,7 @@ def test_a_further_space_is_no_change(bench: Bench) -> None:
     bench.begin()
     plan = bench.plan
     both = replace(plan, spaces={**plan.spaces, "b": write_space(bench.folder, "b", FOUR)})
-    Session.begin(bench.run_dir, replace(bench.options, resume=bench.run_dir), both)
+    Session.begin(bench.run_dir, replace(bench.options, resume=bench.run_dir), both, Console(quiet=True))
     assert sorted(bench.record["spaces"]) == ["a", "b"]
     assert (bench.run_dir / "spaces" / "b.py").read_text() == FOUR
 
@@ -181,7 +182,7 @@ def copy(bench: Bench, size: int | None = None) -> None:
 
 def test_a_killed_run_that_was_copied_by_halves_is_refused(bench: Bench) -> None:
     bench.run_dir.mkdir()
-    Session.begin(bench.run_dir, bench.options, bench.plan)
+    Session.begin(bench.run_dir, bench.options, bench.plan, Console(quiet=True))
     ledger = make_ledger(bench.run_dir, names="a")
     ledger.start("0")
     ledger.report("0", epoch(1, 0.5))
@@ -233,7 +234,7 @@ def test_the_record_is_one_json_file(bench: Bench) -> None:
 
 def test_a_run_that_is_killed_before_its_first_trial_can_go_on(bench: Bench) -> None:
     bench.run_dir.mkdir()
-    Session.begin(bench.run_dir, bench.options, bench.plan)
+    Session.begin(bench.run_dir, bench.options, bench.plan, Console(quiet=True))
     assert (bench.run_dir / "study.journal").read_bytes() == b""
     bench.go_on()
 

@@ -4,6 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from session_bench import Bench
 
 from galaxy_models.cli import EndedBySignal
@@ -84,7 +85,9 @@ def test_a_session_that_breaks_off_says_why_and_counts(
 def test_a_first_session_that_breaks_off_is_told_to_the_storage(bench: Bench) -> None:
     bench.run_dir.mkdir()
     told: list[str] = []
-    session = Session.begin(bench.run_dir, bench.options, bench.plan, saved=lambda path: told.append(path.name))
+    session = Session.begin(
+        bench.run_dir, bench.options, bench.plan, Console(quiet=True), saved=lambda path: told.append(path.name)
+    )
     bench.describe(session)
     told.clear()
     with pytest.raises(RunError, match="a bug in a space"), session:
@@ -149,7 +152,7 @@ def test_a_new_run_that_was_refused_leaves_no_folder_and_is_told_to_nobody(
     with (
         pytest.raises(type(error), match=str(error)),
         gone_if_refused(bench.run_dir),
-        Session.begin(bench.run_dir, bench.options, bench.plan, saved=told.append),
+        Session.begin(bench.run_dir, bench.options, bench.plan, Console(quiet=True), saved=told.append),
     ):
         raise error
     assert bench.run_dir.exists() == stays

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from search.report.blocks import Figure, counted, decimal, listed, percent
@@ -29,12 +29,14 @@ class Axis:
         positions: by trial number; trials that were not asked for it are missing.
         ticks: positions that are labelled, and their labels.
         log: distances are those of logarithms.
+        labels: the values themselves in words, by trial number.
     """
 
     name: str
     positions: dict[int, float]
     ticks: tuple[tuple[float, str], ...]
     log: bool = False
+    labels: dict[int, str] = field(default_factory=dict)
 
 
 def importance(findings: Findings, shares: dict[str, dict[str, float]]) -> Figure | None:
@@ -133,7 +135,8 @@ def parameter_axis(findings: Findings, trials: Comparable, name: str) -> Axis:
     if choices is not None:
         places = {repr(choice): index / max(len(choices) - 1, 1) for index, choice in enumerate(choices)}
         positions = {number: places[repr(value)] for number, value in values.items()}
-        return Axis(name, positions, tuple((places[repr(choice)], str(choice)) for choice in choices))
+        ticks = tuple((places[repr(choice)], str(choice)) for choice in choices)
+        return Axis(name, positions, ticks, labels={number: str(value) for number, value in values.items()})
     log = bool(getattr(distribution, "log", False))
     low, high = (math.log(bound) if log else float(bound) for bound in (distribution.low, distribution.high))
     span = high - low or 1.0
@@ -143,7 +146,8 @@ def parameter_axis(findings: Findings, trials: Comparable, name: str) -> Axis:
         (0.5, math.exp(low + span / 2) if log else low + span / 2),
         (1.0, distribution.high),
     )
-    return Axis(name, positions, tuple((position, f"{value:.3g}") for position, value in ends), log)
+    labels = {number: f"{value:.3g}" for number, value in values.items()}
+    return Axis(name, positions, tuple((position, f"{value:.3g}") for position, value in ends), log, labels)
 
 
 def _label(axes: "Axes", of: Axis) -> None:
@@ -178,9 +182,9 @@ def _lines(axes_of: list[Axis], numbers: list[int]) -> tuple[list[float], list[f
 
 def _trend(of: Axis, trials: Comparable, findings: Findings) -> str:
     """The parameter's median among the best trials against all."""
-    best = [of.positions[number] for number in _best(findings, trials) if number in of.positions]
+    best = [number for number in _best(findings, trials) if number in of.positions]
     if not best:
         return f"{of.name}: not asked for in the best trials."
-    middle = median(best)
-    nearest = min(of.ticks, key=lambda tick: abs(tick[0] - middle))
-    return f"{of.name}: the best fifth lies around {decimal(middle, 2)} of its range, near {nearest[1]}."
+    middle = median([of.positions[number] for number in best])
+    nearest = min(best, key=lambda number: abs(of.positions[number] - middle))
+    return f"{of.name}: the best fifth lies around {decimal(middle, 2)} of its range, near {of.labels[nearest]}."
